@@ -1,0 +1,174 @@
+"""Pictures, tensors and latents.
+
+    PIL image ◀─▶ tensor (B, 3, H, W) in [-1, 1] ◀─▶ latents (B, 4, H / f, W / f) of about unit size
+
+The encoder gives a normal distribution for every latent, the decoder is a plain function. Latents are multiplied by
+`scaling_factor` (1 / their standard deviation), because the noise schedule assumes data of unit size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from .checkpoints import StableDiffusion
+
+Picture = Image.Image | str | os.PathLike
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+SETTINGS_KEY = "sdlearn"
+
+
+def open_image(picture: Picture) -> Image.Image:
+    """Any picture as an upright RGB one: a PIL image of any mode, or a file.
+
+    A camera's rotation is applied, transparency is laid over white, 16-bit grey is brought to 8 bits, and of an
+    animation the first frame is taken. Raises ValueError for a file that is no picture, broken, or absurdly large.
+    """
+    if isinstance(picture, Image.Image):
+        return _as_rgb(picture)
+    path = Path(picture)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no picture at {path}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                return _as_rgb(opened)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels, too many to open; scale it down first."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a picture that Pillow can read; save it as PNG or JPEG.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise for damaged files
+        raise ValueError(f"The picture {path} is damaged ({error}); save or fetch it again.") from error
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.width == 0 or image.height == 0:
+        raise ValueError(f"The picture is empty: {image.width}x{image.height} pixels.")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey, which convert("RGB") would clip to white
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535 if image.mode.startswith("I") else values.max() or 1.0
+        image = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def to_tensor(pictures: Picture | Sequence[Picture]) -> Tensor:
+    """One or several pictures of one size as a float32 tensor (B, 3, H, W) in [-1, 1]."""
+    pictures = [pictures] if isinstance(pictures, Picture) else list(pictures)
+    if not pictures:
+        raise ValueError("The list of pictures is empty; give at least one.")
+    images = [open_image(picture) for picture in pictures]
+    if len({image.size for image in images}) > 1:
+        sizes = ", ".join(f"{w}x{h}" for w, h in sorted({image.size for image in images}))
+        raise ValueError(f"Pictures of different sizes cannot share a batch ({sizes}); resize them to one size.")
+    array = np.stack([np.asarray(image) for image in images])
+    return torch.from_numpy(array).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_images(tensor: Tensor) -> list[Image.Image]:
+    """A tensor (B, 3, H, W) in [-1, 1] as PIL images; values outside are clipped, as every picture format does.
+
+    Raises ValueError if any value is not finite: such a picture would come out black.
+    """
+    if tensor.ndim != 4 or tensor.shape[1] != 3:
+        raise ValueError(f"Expected a tensor of shape (B, 3, H, W), not {tuple(tensor.shape)}.")
+    if not torch.isfinite(tensor).all():
+        raise ValueError("The picture holds values that are not finite and would come out black; decode in float32.")
+    # To 8 bits before the copy to the host: a quarter of the bytes.
+    array = ((tensor.detach().float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return [Image.fromarray(a) for a in array.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def fit(picture: Picture, width: int, height: int) -> Image.Image:
+    """The picture scaled and cropped about its centre to exactly that size, without distortion."""
+    return ImageOps.fit(open_image(picture), (width, height), Image.Resampling.LANCZOS)
+
+
+@torch.no_grad()
+def encode(sd: StableDiffusion, pictures: Tensor | Picture | Sequence[Picture], generator: Generators = None) -> Tensor:
+    """Scaled latents (B, C, H/f, W/f), float32, of pictures or of a tensor (B, 3, H, W) in [-1, 1].
+
+    generator: None gives the mean of the encoder's distribution; a CPU generator (one, or one per picture) draws from
+    it, mean + std * eps, as the diffusers pipelines do.
+    """
+    x = pictures if isinstance(pictures, Tensor) else to_tensor(pictures)
+    sd.latent_shape(*x.shape[-2:])  # a size that does not divide is an error here, not a crop inside the network
+    x = x.to(sd.device, sd.vae.dtype)
+    distribution = sd.vae.encode(x).latent_dist
+    z = distribution.mean.float()
+    if generator is not None:
+        z = z + distribution.std.float() * draw_noise(generator, z.shape).to(z.device)
+    z = (z - (getattr(sd.vae.config, "shift_factor", None) or 0.0)) * sd.scaling_factor
+    return _finite(z, "latents", sd)
+
+
+@torch.no_grad()
+def decode(sd: StableDiffusion, latents: Tensor) -> Tensor:
+    """The pictures (B, 3, H, W) of scaled latents (B, C, h, w), float32, about [-1, 1] and not clipped."""
+    if latents.ndim != 4 or latents.shape[1] != sd.latent_channels:
+        raise ValueError(f"Expected latents of shape (B, {sd.latent_channels}, h, w), not {tuple(latents.shape)}.")
+    z = latents.float() / sd.scaling_factor + (getattr(sd.vae.config, "shift_factor", None) or 0.0)
+    return _finite(sd.vae.decode(z.to(sd.device, sd.vae.dtype)).sample.float(), "picture", sd)
+
+
+def draw_noise(generator: Generators, shape: Sequence[int]) -> Tensor:
+    """Standard normal noise of that shape, float32 on the CPU; with a list, picture k comes from generator k alone."""
+    if isinstance(generator, torch.Generator):
+        return torch.randn(*shape, generator=generator)
+    if len(generator) != shape[0]:
+        raise ValueError(f"{len(generator)} generators were given for {shape[0]} pictures; give one for each.")
+    return torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generator])
+
+
+def _finite(x: Tensor, what: str, sd: StableDiffusion) -> Tensor:
+    if torch.isfinite(x).all():
+        return x
+    raise FloatingPointError(
+        f"The autoencoder ({sd.vae.dtype}) produced a {what} with values that are not finite; "
+        f"load the model with dtype='float32' or 'bfloat16'."
+    )
+
+
+def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
+    """Write a PNG that carries the settings it was drawn with (prompt, seed, steps, ...); returns its path.
+
+    The file appears only when it is complete: an interrupted run leaves no half-written picture behind.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path.name} is not a .png: only PNG keeps the picture exact and carries its settings.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
+    info = PngImagePlugin.PngInfo()
+    if SETTINGS_KEY in image.info:
+        info.add_itxt(SETTINGS_KEY, image.info[SETTINGS_KEY])
+    partial = path.with_name(path.name + ".part")
+    image.save(partial, format="PNG", pnginfo=info)
+    partial.replace(path)
+    return path
+
+
+def read_settings(picture: Picture) -> dict:
+    """The settings a picture was drawn with: of an image from this session, or of a PNG written by `save_image`."""
+    if not isinstance(picture, Image.Image):
+        with Image.open(picture) as opened:
+            opened.load()
+            picture = opened
+    if SETTINGS_KEY not in picture.info:
+        raise ValueError("This picture carries no settings: it was not drawn by sdlearn, or another program saved it.")
+    return json.loads(picture.info[SETTINGS_KEY])

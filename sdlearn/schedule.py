@@ -1,0 +1,218 @@
+"""The noise schedule: how much of the picture and how much noise there is at every training timestep.
+
+Forward process (Ho et al. 2020, eq. 2 and 4), for t = 0 .. num_train_timesteps - 1:
+
+    q(x_t | x_{t-1}) = N( sqrt(1 - beta_t) x_{t-1},  beta_t I )
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,      alpha_bar_t = prod_{s <= t} (1 - beta_s)
+
+The betas are *variances of noise*, fixed before training; nothing here is learned and nothing here knows of a network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("leading", "trailing", "linspace")
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """The forward process of a model, and the conversions between noise, clean picture and velocity.
+
+    Parameters carry the names and meanings of diffusers' scheduler configs; the defaults are Stable Diffusion 1.x's.
+    The tables are float64 tensors of shape (num_train_timesteps,), made by the same float32 arithmetic as in training.
+
+    timestep_spacing: None leaves the choice of timesteps to each sampler, as diffusers does for Stable Diffusion 1.x.
+    steps_offset: added to the "leading" timesteps, so that they end at 1 instead of 0.
+    set_alpha_to_one: whether DDIM and PLMS end at alpha_bar = 1; False (Stable Diffusion) ends at alpha_bar[0].
+    rescale_betas_zero_snr: make the last timestep pure noise (Lin et al. 2023, algorithm 1).
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"
+    trained_betas: tuple[float, ...] | None = None
+    prediction_type: str = "epsilon"
+    timestep_spacing: str | None = None
+    steps_offset: int = 1
+    set_alpha_to_one: bool = False
+    rescale_betas_zero_snr: bool = False
+
+    betas: Tensor = field(init=False, repr=False)
+    alpha_bar: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self):
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise ValueError(
+                f"Unknown prediction_type {self.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}."
+            )
+        if self.timestep_spacing not in (None, *SPACINGS):
+            raise ValueError(
+                f"Unknown timestep_spacing {self.timestep_spacing!r}; choose one of {', '.join(SPACINGS)}."
+            )
+        betas = self._make_betas()
+        alpha_bar = torch.cumprod(1 - betas, dim=0)
+        if self.rescale_betas_zero_snr:
+            alpha_bar = _zero_terminal_snr(alpha_bar)
+            betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
+        # Frozen means frozen for users; the two tables follow from the other fields.
+        object.__setattr__(self, "betas", betas.double())
+        object.__setattr__(self, "alpha_bar", alpha_bar.double())
+
+    def _make_betas(self) -> Tensor:
+        # float32 on purpose: checkpoints were trained with this rounding, and diffusers samples with it.
+        n = self.num_train_timesteps
+        if self.trained_betas is not None:
+            return torch.tensor(self.trained_betas, dtype=torch.float32)
+        if self.beta_schedule == "linear":  # Ho et al. 2020
+            return torch.linspace(self.beta_start, self.beta_end, n, dtype=torch.float32)
+        if self.beta_schedule == "scaled_linear":  # latent diffusion (Rombach et al. 2022): linear in sqrt(beta)
+            return torch.linspace(self.beta_start**0.5, self.beta_end**0.5, n, dtype=torch.float32) ** 2
+        if self.beta_schedule == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021, eq. 17
+            f = [math.cos((t / n + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(n + 1)]
+            return torch.tensor([min(1 - after / before, 0.999) for before, after in pairwise(f)])
+        raise ValueError(
+            f"Unknown beta_schedule {self.beta_schedule!r}; choose linear, scaled_linear or squaredcos_cap_v2."
+        )
+
+    @classmethod
+    def from_config(cls, config: dict) -> NoiseSchedule:
+        """The schedule that a diffusers `scheduler_config.json` describes; keys of no concern here are passed over."""
+        ours = {f.name for f in fields(cls) if f.init}
+        values = {k: v for k, v in config.items() if k in ours and v is not None}
+        # A scheduler object records which values were its class's defaults; those were nobody's choice.
+        if "timestep_spacing" in config.get("_use_default_values", ()):
+            values.pop("timestep_spacing", None)
+        if "trained_betas" in values:
+            values["trained_betas"] = tuple(values["trained_betas"])
+            values["num_train_timesteps"] = len(values["trained_betas"])
+        # StableDiffusionPipeline insists on an offset of 1 whatever the file says, and pictures depend on it.
+        values["steps_offset"] = values.get("steps_offset") or 1
+        return cls(**values)
+
+    # -- what the tables mean ---------------------------------------------------------------------------------------
+
+    @property
+    def signal(self) -> Tensor:
+        """sqrt(alpha_bar): the share of the picture in x_t, shape (num_train_timesteps,)."""
+        return self.alpha_bar.sqrt()
+
+    @property
+    def noise(self) -> Tensor:
+        """sqrt(1 - alpha_bar): the standard deviation of the noise in x_t, shape (num_train_timesteps,)."""
+        return (1 - self.alpha_bar).sqrt()
+
+    @property
+    def sigma(self) -> Tensor:
+        """noise / signal: the noise level when the picture is kept at full strength (Karras et al. 2022)."""
+        return self.noise / self.signal
+
+    @property
+    def snr(self) -> Tensor:
+        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar)."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    @property
+    def final_alpha_bar(self) -> float:
+        """Where the last DDIM or PLMS step ends."""
+        return 1.0 if self.set_alpha_to_one else self.alpha_bar[0].item()
+
+    # -- the forward process ----------------------------------------------------------------------------------------
+
+    def add_noise(self, x0: Tensor, noise: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
+        """x_t = signal_t x_0 + noise_t eps, in one jump (Ho et al. 2020, eq. 4).
+
+        x0, noise: (B, ...); timestep: one for the batch, or one per picture. Returns the shape of x0.
+        """
+        signal, noise_level = self._coefficients(timestep, x0)
+        return signal * x0 + noise_level * noise
+
+    # -- the same fact in three languages: noise, clean picture, velocity --------------------------------------------
+
+    def to_x0(self, x: Tensor, output: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
+        """The clean picture that the model's `output` for x_t stands for; shapes (B, ...)."""
+        return convert(x, output, *self._coefficients(timestep, x), self.prediction_type)[0]
+
+    def to_eps(self, x: Tensor, output: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
+        """The noise that the model's `output` for x_t stands for; shapes (B, ...)."""
+        return convert(x, output, *self._coefficients(timestep, x), self.prediction_type)[1]
+
+    def to_v(self, x: Tensor, output: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
+        """The velocity signal_t eps - noise_t x_0 that `output` stands for (Salimans & Ho 2022)."""
+        signal, noise = self._coefficients(timestep, x)
+        x0, eps = convert(x, output, signal, noise, self.prediction_type)
+        return signal * eps - noise * x0
+
+    def _coefficients(self, timestep, like: Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.as_tensor(timestep)
+        if t.is_floating_point() and (t != t.round()).any():
+            raise ValueError(f"A training timestep is a whole number, not {timestep}; a sampler's Level has fractions.")
+        t = t.long().cpu()
+        if t.min() < 0 or t.max() >= self.num_train_timesteps:
+            raise ValueError(f"timestep {timestep} is outside 0..{self.num_train_timesteps - 1}, the trained range.")
+        shape = (-1, *[1] * (like.ndim - 1)) if t.ndim else ()
+        return tuple(table[t].to(like).reshape(shape) for table in (self.signal, self.noise))
+
+    # -- which timesteps a short run visits --------------------------------------------------------------------------
+
+    def timesteps(self, num_inference_steps: int, spacing: str | None = None) -> tuple[int, ...]:
+        """The training timesteps that a run of `num_inference_steps` visits, largest first (Lin et al. 2023, table 2).
+
+        leading: every (T // n)-th from the bottom, shifted by steps_offset; never reaches the last timestep.
+        trailing: every (T / n)-th from the top, so the last one, pure noise, is always included.
+        linspace: n evenly spaced numbers with both ends, rounded.
+        """
+        return tuple(round(t) for t in self.spaced(num_inference_steps, spacing or self.timestep_spacing or "leading"))
+
+    def spaced(self, n: int, spacing: str) -> list[float]:
+        """As `timesteps`, but "linspace" is not rounded: the sigma samplers ask between the training timesteps."""
+        total = self.num_train_timesteps
+        if spacing not in SPACINGS:
+            raise ValueError(f"Unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}.")
+        if n != int(n) or not 1 <= n <= total:
+            raise ValueError(f"num_inference_steps must be a whole number from 1 to {total}, not {n}.")
+        n = int(n)
+        if spacing == "leading":
+            steps = [float(i * (total // n) + self.steps_offset) for i in reversed(range(n))]
+        elif spacing == "trailing":
+            steps = [float(round(total - i * total / n) - 1) for i in range(n)]
+        else:
+            # One step starts from noise. (numpy.linspace, and so diffusers, would start it at timestep 0.)
+            steps = [(total - 1) * i / (n - 1) for i in reversed(range(n))] if n > 1 else [total - 1.0]
+        if steps[0] >= total:
+            raise ValueError(
+                f"{n} leading steps shifted by {self.steps_offset} would start at timestep {steps[0]:g}, "
+                f"which was never trained; take fewer steps or spacing='trailing'."
+            )
+        return steps
+
+
+def convert(x: Tensor, output: Tensor, signal, noise, prediction_type: str) -> tuple[Tensor, Tensor]:
+    """A network's output for x = signal x_0 + noise eps, read as (x_0, eps).
+
+    signal and noise may be Python floats or tensors that broadcast; they need not satisfy signal^2 + noise^2 = 1, so
+    the same lines serve the variance-preserving samplers (DDIM) and those that keep the signal at 1 (Euler).
+    """
+    if prediction_type == "epsilon":
+        return (x - noise * output) / signal, output
+    if prediction_type == "sample":
+        return output, (x - signal * output) / noise
+    # v is defined on the variance-preserving x, so bring x to that scale first (Salimans & Ho 2022, appendix D).
+    size = (signal**2 + noise**2) ** 0.5
+    a, s, unit = signal / size, noise / size, x / size
+    return a * unit - s * output, s * unit + a * output
+
+
+def _zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
+    """Shift and stretch sqrt(alpha_bar) so that it ends at exactly 0 and starts where it did."""
+    root = alpha_bar.sqrt()
+    first, last = root[0].clone(), root[-1].clone()
+    return ((root - last) * (first / (first - last))) ** 2

@@ -1,0 +1,224 @@
+"""From a prompt to what the UNet reads: pieces, ids, vectors with a position, and the text encoder's states.
+
+    "a red apple" ─▶ [49406, 320, 736, 3055, 49407, ...] ─▶ token row + position row ─▶ causal transformer ─▶ (77, D)
+
+CLIP reads at most 77 tokens, of which the first and the last are marks; what does not fit is cut off, and here that is
+never silent.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checkpoints import StableDiffusion
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the tokenizer makes of one prompt, marks included and padding left out.
+
+    pieces: the vocabulary's entries ("</w>" ends a word); ids: their rows in the token table; lost: the text beyond the
+    last token that fits, "" if all fits.
+    """
+
+    pieces: tuple[str, ...]
+    ids: tuple[int, ...]
+    lost: str
+
+
+def tokens(sd: StableDiffusion, prompt: str) -> Tokens:
+    """The pieces, ids and loss of one prompt (CLIP's byte-pair encoding, Radford et al. 2021)."""
+    words = _ids(sd, prompt)
+    room = sd.tokenizer.model_max_length - 2
+    ids = (sd.tokenizer.bos_token_id, *words[:room], sd.tokenizer.eos_token_id)
+    pieces = tuple(sd.tokenizer.convert_ids_to_tokens(list(ids)))
+    return Tokens(pieces, ids, sd.tokenizer.decode(words[room:]).strip() if len(words) > room else "")
+
+
+def token_ids(sd: StableDiffusion, prompts: str | Sequence[str]) -> Tensor:
+    """(B, 77) token ids: start mark, the prompt's tokens, end mark, padding. Warns with the words that do not fit."""
+    rows = []
+    for prompt in _as_list(prompts):
+        found = tokens(sd, prompt)
+        if found.lost:
+            warnings.warn(
+                f"CLIP reads {sd.tokenizer.model_max_length - 2} tokens and drops the rest of this prompt: "
+                f"{found.lost!r}. Shorten it, or pass long_prompt=True.",
+                stacklevel=2,
+            )
+        rows.append(_padded(sd, found.ids))
+    return torch.tensor(rows)
+
+
+def token_embeddings(sd: StableDiffusion, ids: Tensor) -> Tensor:
+    """(B, L) ids to the rows of the token table, (B, L, D)."""
+    table = sd.text_encoder.get_input_embeddings()
+    return table(ids.to(table.weight.device))
+
+
+def position_embeddings(sd: StableDiffusion) -> Tensor:
+    """The learned position table, (77, D): row k is added to whatever token stands at place k."""
+    return _transformer(sd).embeddings.position_embedding.weight.detach()
+
+
+@torch.no_grad()
+def encode_embeddings(sd: StableDiffusion, embeddings: Tensor) -> Tensor:
+    """The text encoder's output (B, 77, D) for given sums of token and position rows (B, 77, D).
+
+    This is where token surgery starts: mix, swap or move rows, and see what the picture does.
+    """
+    # The encoder takes ids only. A hook on its first layer keeps the library's own causal mask and final norm.
+    first = _transformer(sd).embeddings
+    handle = first.register_forward_hook(lambda module, args, output: embeddings.to(output))
+    try:
+        ids = torch.full(embeddings.shape[:2], sd.tokenizer.eos_token_id, device=first.token_embedding.weight.device)
+        return sd.text_encoder(ids).last_hidden_state
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def encode_ids(sd: StableDiffusion, ids: Tensor, clip_skip: int | None = None) -> Tensor:
+    """The text encoder's states (B, 77, D) for (B, 77) ids.
+
+    clip_skip: take the states that many layers before the last, through the final norm; None or 0 takes the last.
+    """
+    layers = sd.text_encoder.config.num_hidden_layers
+    skip = clip_skip or 0
+    if not 0 <= skip < layers:
+        raise ValueError(f"clip_skip must lie between 0 and {layers - 1} for this text encoder, not {clip_skip}.")
+    ids = ids.to(sd.text_encoder.device)
+    # Some checkpoints (none of CLIP's own) were trained with the padding masked out.
+    masked = getattr(sd.text_encoder.config, "use_attention_mask", False)
+    mask = _real_tokens(sd, ids) if masked else None
+    output = sd.text_encoder(ids, attention_mask=mask, output_hidden_states=bool(skip))
+    if not skip:
+        return output.last_hidden_state
+    return _transformer(sd).final_layer_norm(output.hidden_states[-(skip + 1)])
+
+
+def encode_prompt(
+    sd: StableDiffusion,
+    prompts: str | Sequence[str],
+    *,
+    clip_skip: int | None = None,
+    long_prompt: bool = False,
+    prompt_weights: bool = False,
+) -> Tensor:
+    """The states that the UNet's cross-attention reads, (B, 77, D), or (B, 77 n, D) for long prompts.
+
+    long_prompt: split what does not fit into chunks of 75 tokens, encode each by itself and put the states in a row.
+    prompt_weights: read "(word:1.3)", "(word)" for 1.1 and "[word]" for 1 / 1.1 as emphasis. A token's states are moved
+        away from the empty prompt's (or towards it): z = z_empty + weight * (z - z_empty). A backslash keeps a bracket.
+    """
+    prompts = _as_list(prompts)
+    if not (long_prompt or prompt_weights):
+        return encode_ids(sd, token_ids(sd, prompts), clip_skip)
+    rows = [_weighted_tokens(sd, prompt, prompt_weights) for prompt in prompts]
+    room = sd.tokenizer.model_max_length - 2
+    chunks = max(1, *(-(-len(ids) // room) for ids, _ in rows)) if long_prompt else 1
+    states = []
+    for prompt, (ids, weights) in zip(prompts, rows, strict=True):
+        if len(ids) > chunks * room:
+            token_ids(sd, prompt)  # warns, and names the words
+        parts = []
+        for c in range(chunks):
+            part = slice(c * room, (c + 1) * room)
+            parts.append(_encode_chunk(sd, ids[part], weights[part], clip_skip))
+        states.append(torch.cat(parts, dim=1))
+    return torch.cat(states)
+
+
+def _encode_chunk(sd, ids, weights, clip_skip) -> Tensor:
+    whole = (sd.tokenizer.bos_token_id, *ids, sd.tokenizer.eos_token_id)
+    states = encode_ids(sd, torch.tensor([_padded(sd, whole)]), clip_skip)
+    if all(w == 1 for w in weights):
+        return states
+    empty = encode_ids(sd, token_ids(sd, ""), clip_skip)
+    scale = torch.ones(states.shape[1])
+    scale[1 : len(weights) + 1] = torch.tensor(weights)
+    return empty + scale.to(states)[None, :, None] * (states - empty)
+
+
+def _weighted_tokens(sd, prompt: str, prompt_weights: bool) -> tuple[list[int], list[float]]:
+    spans = parse_weights(prompt) if prompt_weights else [(prompt, 1.0)]
+    ids, weights = [], []
+    for text, weight in spans:
+        piece = _ids(sd, text)
+        ids += piece
+        weights += [weight] * len(piece)
+    return ids, weights
+
+
+def parse_weights(prompt: str) -> list[tuple[str, float]]:
+    """A prompt with emphasis marks as spans of (text, weight); nested marks multiply.
+
+    Raises ValueError for a bracket that is never closed or never opened.
+    """
+    spans: list[tuple[str, float]] = []
+    open_marks: list[tuple[str, int]] = []  # the bracket and the span it starts at
+
+    def close(weight: float):
+        start = open_marks.pop()[1]
+        spans[start:] = [(text, w * weight) for text, w in spans[start:]]
+
+    for mark in re.finditer(r"\\[()\[\]\\]|:\s*([+-]?\d*\.?\d+)\s*\)|[()\[\]]|[^\\()\[\]:]+|.", prompt, re.DOTALL):
+        text = mark.group()
+        inside = open_marks[-1][0] if open_marks else ""
+        if text in ("(", "["):
+            open_marks.append((text, len(spans)))
+        elif text in (")", "]") or mark.group(1):
+            closing = text[-1]
+            if inside != {")": "(", "]": "["}[closing]:
+                raise ValueError(
+                    f"The prompt closes a {closing!r} that it never opened; write \\{closing} for the sign itself."
+                )
+            close(float(mark.group(1)) if mark.group(1) else 1.1 if closing == ")" else 1 / 1.1)
+        else:
+            spans.append((text[1:] if text[0] == "\\" and len(text) == 2 else text, 1.0))
+    if open_marks:
+        mark = open_marks[-1][0]
+        raise ValueError(f"The prompt opens a {mark!r} that it never closes; write \\{mark} for the sign itself.")
+    merged: list[tuple[str, float]] = []
+    for text, weight in spans:
+        if merged and merged[-1][1] == weight:
+            merged[-1] = (merged[-1][0] + text, weight)
+        else:
+            merged.append((text, weight))
+    return merged or [("", 1.0)]
+
+
+def _as_list(prompts: str | Sequence[str]) -> list[str]:
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not prompts:
+        raise ValueError("The list of prompts is empty; give at least one (the empty string is a prompt).")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise TypeError(f"A prompt is a string, not {type(prompt).__name__}: {prompt!r}.")
+    return prompts
+
+
+def _ids(sd, text: str) -> list[int]:
+    # verbose=False: the tokenizer's own remark on length names no words; ours does.
+    return list(sd.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+
+
+def _padded(sd, ids: Sequence[int]) -> list[int]:
+    return [*ids, *[sd.tokenizer.pad_token_id] * (sd.tokenizer.model_max_length - len(ids))]
+
+
+def _real_tokens(sd, ids: Tensor) -> Tensor:
+    """1 up to and including the first end mark, 0 on the padding after it."""
+    ends = (ids == sd.tokenizer.eos_token_id).int()
+    return (ends.cumsum(dim=1) - ends == 0).long()
+
+
+def _transformer(sd):
+    # transformers before 5.6 kept CLIP's layers one level down.
+    return getattr(sd.text_encoder, "text_model", sd.text_encoder)

@@ -17,6 +17,7 @@ _HOME = {
     "load": "checkpoints",
     "model_path": "checkpoints",
     "models": "checkpoints",
+    "quiet": "checkpoints",
     "StableDiffusion": "checkpoints",
     "NoiseSchedule": "schedule",
     "SAMPLERS": "samplers",

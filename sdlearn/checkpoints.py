@@ -115,6 +115,16 @@ def models() -> list[str]:
     return [DEFAULT, *CHECKPOINTS]
 
 
+def quiet() -> None:
+    """Silence the libraries' loading bars and notices; errors and sdlearn's own warnings still show. For notebooks."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
 def load(name: str | os.PathLike | None = None, device: str | None = None, dtype: str | None = None) -> StableDiffusion:
     """A model, ready to draw.
 

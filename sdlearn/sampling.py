@@ -154,7 +154,7 @@ def inpaint(
     hole_pixels = autoencoder.to_tensor(hole)[:, :1].gt(0).float()
     _, h, w = sd.latent_shape(original.height, original.width)
     hole_latents = torch.nn.functional.interpolate(hole_pixels, size=(h, w))
-    # The order of the draws is the diffusers pipeline's: the picture's latents, the noise, the masked picture's latents.
+    # The draws come in the diffusers pipeline's order: the picture's latents, the noise, the masked picture's latents.
     extra_channels = sd.unet.config.in_channels - sd.latent_channels
     if extra_channels not in (0, 1 + sd.latent_channels):
         raise ValueError(f"This UNet takes {sd.unet.config.in_channels} channels, which no inpainting model does.")

@@ -1,0 +1,35 @@
+"""What every test shares: the shipped model, a small random one of another geometry, and a quiet, offline process."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch starts its threads and before any kernel is launched.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # nbmake's kernel is this environment's, not a user-wide one
+
+import pytest
+from random_models import save_random_model
+
+import sdlearn
+
+sdlearn.quiet()
+
+
+@pytest.fixture(scope="session")
+def emoji():
+    """The shipped model, whatever SDLEARN_MODEL says."""
+    return sdlearn.load("emoji", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def random_folder(tmp_path_factory):
+    """A Stable-Diffusion-shaped model that shares no size with the shipped one: factor 8, v-prediction."""
+    return save_random_model(tmp_path_factory.mktemp("random"))
+
+
+@pytest.fixture(scope="session")
+def random_sd(random_folder):
+    return sdlearn.load(random_folder, device="cpu", dtype="float32")

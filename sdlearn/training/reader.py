@@ -1,0 +1,222 @@
+"""The reader: a small classifier that says what a picture shows, and so measures whether a picture obeys its prompt.
+
+    reader = load_reader()
+    reader.read(images)[0]                                       # what the first picture shows
+    reader.obeys(images, "an ink owl on a teal background")      # for each picture, which parts are right
+
+It was trained on the artwork, never on pictures that a model drew, so it is an independent judge of the shipped model.
+It knows the subjects of `reader.subjects` and nothing else: asked about a photograph, it answers at random.
+"""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .captions import BACKGROUNDS, STYLES, Reading, parse
+
+SIZE = 64  # pixels; pictures of other sizes are resized
+
+
+class Seen(NamedTuple):
+    """What the reader sees in a picture, and how sure it is of each part (0 to 1)."""
+
+    subject: str
+    style: str
+    background: str
+    subject_probability: float
+    style_probability: float
+    background_probability: float
+
+
+class Obeyed(NamedTuple):
+    """Which parts of the prompt a picture shows. A part that the prompt leaves open is None."""
+
+    subject: bool | None
+    style: bool | None
+    background: bool | None
+
+    @property
+    def all(self) -> bool:
+        """True when no part is wrong."""
+        return False not in self
+
+
+class Reader(nn.Module):
+    """Five convolutions, three linear heads: (B, 3, 64, 64) in [-1, 1] to logits of subject, style and background."""
+
+    def __init__(self, subjects, styles=STYLES, backgrounds=BACKGROUNDS, width: int = 24):
+        super().__init__()
+        self.subjects, self.styles, self.backgrounds = tuple(subjects), tuple(styles), tuple(backgrounds)
+        widths = (3, width, 2 * width, 4 * width, 8 * width)
+        blocks = [_block(a, b, stride=2) for a, b in pairwise(widths)]
+        self.body = nn.Sequential(*blocks, _block(widths[-1], widths[-1], stride=1))
+        self.heads = nn.ModuleList(
+            nn.Linear(2 * widths[-1], len(names)) for names in (self.subjects, self.styles, self.backgrounds)
+        )
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        features = self.body(pixels)  # (B, 8 width, 4, 4)
+        features = torch.cat((features.mean((2, 3)), features.amax((2, 3))), 1)
+        return tuple(head(features) for head in self.heads)
+
+    @torch.inference_mode()
+    def probabilities(self, images) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of each subject (B, n), each style and each background; `images` as in `read`."""
+        pixels = images if torch.is_tensor(images) else _to_tensor(images)
+        device = self.heads[0].weight.device
+        pixels = F.interpolate(pixels.float().to(device), (SIZE, SIZE), mode="bilinear", antialias=True)
+        logits = [self(part) for part in pixels.clamp(-1, 1).split(64)]
+        return tuple(torch.cat(parts).softmax(1).cpu() for parts in zip(*logits, strict=True))
+
+    def read(self, images) -> list[Seen]:
+        """What each picture shows. `images`: a PIL image, a list of them, or a tensor (B, 3, H, W) in [-1, 1]."""
+        tables = self.probabilities(images)
+        best = [table.max(1) for table in tables]
+        names = [
+            [labels[i] for i in part.indices.tolist()]
+            for labels, part in zip((self.subjects, self.styles, self.backgrounds), best, strict=True)
+        ]
+        return [Seen(*row) for row in zip(*names, *(part.values.tolist() for part in best), strict=True)]
+
+    def obeys(self, images, prompts: str | list[str]) -> list[Obeyed]:
+        """For each picture, which parts of its prompt it shows. One prompt for all pictures, or one each."""
+        seen = self.read(images)
+        prompts = [prompts] * len(seen) if isinstance(prompts, str) else list(prompts)
+        if len(prompts) != len(seen):
+            raise ValueError(f"{len(seen)} pictures, {len(prompts)} prompts: give one prompt, or one for each picture.")
+        wanted = [self.parse(prompt) for prompt in prompts]
+        return [
+            Obeyed(*(None if want is None else want == got for want, got in zip(asked, shown[:3], strict=True)))
+            for asked, shown in zip(wanted, seen, strict=True)
+        ]
+
+    def parse(self, prompt: str) -> Reading:
+        """The subject, style and background that a prompt asks for, as far as this reader knows them."""
+        return parse(prompt, self.subjects, self.styles, self.backgrounds)
+
+
+def share(obeyed: list[Obeyed]) -> dict[str, float]:
+    """Share of pictures that are right in subject, in style, in background and in all parts asked for."""
+    shares = {}
+    for part in ("subject", "style", "background"):
+        told = [getattr(one, part) for one in obeyed if getattr(one, part) is not None]
+        shares[part] = sum(told) / len(told) if told else float("nan")
+    return {**shares, "all": sum(one.all for one in obeyed) / len(obeyed)}
+
+
+def load_reader(path=None) -> Reader:
+    """The shipped reader, or the one in the folder `path`, ready to read."""
+    from safetensors.torch import load_file
+
+    folder = Path(path) if path else Path(__file__).parents[1] / "emoji" / "reader"
+    labels = json.loads((folder / "reader.json").read_text())
+    reader = Reader(labels["subjects"], labels["styles"], labels["backgrounds"], labels["width"])
+    reader.load_state_dict(load_file(folder / "reader.safetensors"))
+    return reader.eval().requires_grad_(False)
+
+
+def save_reader(reader: Reader, folder, measured: dict) -> None:
+    """Half-precision weights, and the labels with what was measured, in `folder`."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in reader.state_dict().items()}
+    save_file(weights, folder / "reader.safetensors", metadata={"format": "pt"})
+    labels = {"subjects": reader.subjects, "styles": reader.styles, "backgrounds": reader.backgrounds}
+    width = reader.body[0][0].out_channels
+    (folder / "reader.json").write_text(json.dumps({**labels, "width": width, "measured": measured}, indent=1) + "\n")
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def train_reader(pictures, vae=None, steps: int = 2500, batch_size: int = 96, seed: int = 0, log=print) -> Reader:
+    """Trains a reader on composed pictures (`data.Pictures`), a third of them sent through `vae` and back.
+
+    The rest is blurred, washed out and made noisy at random: what the reader will judge is never as sharp as artwork.
+    """
+    torch.manual_seed(seed)
+    art = pictures.artwork
+    reader = Reader(art.subjects).train()
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    # The round trips cost more than the training, so a pool of them is made once and drawn from.
+    pool = []
+    for index in range(0 if vae is None else steps // 40):
+        batch = pictures.batch(-1 - index, batch_size)
+        pool.append((round_trip(vae, batch.pixels), _targets(reader, batch.readings)))
+    for step in range(steps):
+        batch = pictures.batch(step, batch_size)
+        pixels, targets = worn(batch.pixels), _targets(reader, batch.readings)
+        if pool:
+            old_pixels, old_targets = pool[torch.randint(len(pool), ()).item()]
+            rows = torch.randperm(batch_size)[: batch_size // 3]
+            pixels[rows] = torch.roll(old_pixels[rows], torch.randint(-3, 4, (2,)).tolist(), (2, 3))
+            for target, old in zip(targets, old_targets, strict=True):
+                target[rows] = old[rows]
+        loss = sum(
+            F.cross_entropy(logits, target, label_smoothing=0.02)
+            for logits, target in zip(reader(pixels), targets, strict=True)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % 100 == 0:
+            log(f"reader: step {step + 1} of {steps}, loss {loss.item():.3f}")
+    return reader.eval().requires_grad_(False)
+
+
+def measure_reader(reader: Reader, pictures, vae=None, batches: int = 20, batch_size: int = 100) -> dict[str, float]:
+    """Share of composed pictures that the reader reads right (with `vae`: after the round trip). Use an unseen seed."""
+    right = []
+    for index in range(batches):
+        batch = pictures.batch(index, batch_size)
+        pixels = batch.pixels if vae is None else round_trip(vae, batch.pixels)
+        right += [
+            Obeyed(*(a == b for a, b in zip(seen[:3], reading, strict=True)))
+            for seen, reading in zip(reader.read(pixels), batch.readings, strict=True)
+        ]
+    return {"pictures": len(right), **share(right)}
+
+
+@torch.inference_mode()
+def round_trip(vae, pixels: torch.Tensor) -> torch.Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] through the autoencoder and back."""
+    parts = [vae.decode(vae.encode(part).latent_dist.mean).sample for part in pixels.split(24)]
+    return torch.cat(parts).float().clamp(-1, 1)
+
+
+def worn(pixels: torch.Tensor) -> torch.Tensor:
+    """Each picture blurred, washed out, tinted and made noisy by its own random amount; half of them stay new."""
+    amount = torch.rand(len(pixels), 1, 1, 1) * (torch.rand(len(pixels), 1, 1, 1) < 0.5)
+    blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    pixels = pixels.lerp(blurred, amount)
+    gray = pixels.mean(1, keepdim=True)
+    pixels = pixels.lerp(gray, 0.35 * amount * torch.rand(len(pixels), 1, 1, 1))
+    pixels = pixels + 0.08 * amount * torch.randn(len(pixels), 3, 1, 1)
+    return (pixels + 0.1 * amount * torch.randn_like(pixels)).clamp(-1, 1)
+
+
+def _targets(reader: Reader, readings: list[Reading]) -> list[torch.Tensor]:
+    tables = (reader.subjects, reader.styles, reader.backgrounds)
+    return [torch.tensor([table.index(r[k]) for r in readings]) for k, table in enumerate(tables)]
+
+
+def _block(before: int, after: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.SiLU())
+
+
+def _to_tensor(images) -> torch.Tensor:
+    """PIL images of any sizes as (B, 3, 64, 64) in [-1, 1]."""
+    from ..autoencoder import to_tensor
+
+    images = images if isinstance(images, (list, tuple)) else [images]
+    tensors = [to_tensor(image) for image in images]
+    return torch.cat([F.interpolate(one, (SIZE, SIZE), mode="bilinear", antialias=True) for one in tensors])

@@ -125,7 +125,12 @@ def quiet() -> None:
         library.utils.logging.disable_progress_bar()
 
 
-def load(name: str | os.PathLike | None = None, device: str | None = None, dtype: str | None = None) -> StableDiffusion:
+def load(
+    name: str | os.PathLike | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    low_memory: bool = False,
+) -> StableDiffusion:
     """A model, ready to draw.
 
     name: None for the environment variable SDLEARN_MODEL or else the shipped "emoji"; a name from `models()`; a hub id
@@ -140,8 +145,8 @@ def load(name: str | os.PathLike | None = None, device: str | None = None, dtype
     import torch
 
     name = name or os.environ.get("SDLEARN_MODEL") or DEFAULT
-    device = _device(device)
-    dtype = _dtype(dtype) if dtype else torch.float16 if device.type == "cuda" else torch.float32
+    device = pick_device(device)
+    dtype = pick_dtype(dtype) if dtype else torch.float16 if device.type == "cuda" else torch.float32
     return _read_folder(find(name), str(name), device, dtype)
 
 
@@ -254,7 +259,7 @@ def _download(ids: tuple[str, ...], name: str) -> Path:
     )
 
 
-def _device(device: str | None) -> torch.device:
+def pick_device(device: str | None) -> torch.device:
     import torch
 
     if device is None:
@@ -269,7 +274,7 @@ def _device(device: str | None) -> torch.device:
     return device
 
 
-def _dtype(name: str | torch.dtype) -> torch.dtype:
+def pick_dtype(name: str | torch.dtype) -> torch.dtype:
     import torch
 
     known = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.bfloat16)}

@@ -1,0 +1,7 @@
+"""`python -m sdlearn ...` is `sdlearn ...`; accelerate launch starts it this way."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

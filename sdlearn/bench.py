@@ -1,0 +1,308 @@
+"""How fast the loop is here: against diffusers' pipeline, and against what this hardware can do at best.
+
+Both draw the same picture in one process: the same weights, seed, steps and scheduler. Runs are interleaved, so that a
+machine that slows down slows both down, and the ratio is the median over rounds of neighbouring runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import diffusers
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from . import samplers
+from .checkpoints import StableDiffusion, load, quiet
+from .sampling import denoise, text_to_image
+from .text import encode_prompt
+
+PROMPT = "a glossy red apple on a blue background"
+DIFFUSERS = "diffusers"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one contestant's runs, and the most device memory it held (None where that cannot be told)."""
+
+    name: str
+    seconds: tuple[float, ...]
+    peak_bytes: int | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `bench` found; printing it gives the table.
+
+    pictures: whole pictures, diffusers last; loop: the steps alone, without text encoder and autoencoder.
+    difference: the largest difference from diffusers' picture, in grey levels of 255.
+    step_flops: arithmetic of one step of the batch, a multiplication and an addition counting as two.
+    peak_flops: what one large matrix product reaches here in the same number format, per second.
+    """
+
+    machine: str
+    work: str
+    num_steps: int
+    pictures: tuple[Timing, ...]
+    loop: tuple[Timing, ...]
+    difference: int
+    step_flops: float
+    peak_flops: float
+    process_peak_bytes: int | None
+
+    def ratios(self, name: str) -> list[float]:
+        """Seconds of a contestant over diffusers', round by round; below 1 the contestant is faster."""
+        ours, theirs = (next(t for t in self.pictures if t.name == n) for n in (name, DIFFUSERS))
+        return [a / b for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
+
+    def __str__(self) -> str:
+        lines = [self.machine, self.work, ""]
+        for timing in self.pictures:
+            memory = f"   peak {_size(timing.peak_bytes)}" if timing.peak_bytes is not None else ""
+            lines.append(f"{timing.name:<20} {_spread(timing.seconds, '.3f')} s a batch{memory}")
+        for timing in self.pictures[:-1]:
+            ratio = _spread(self.ratios(timing.name), ".3f")
+            lines.append(f"{timing.name + ' / diffusers':<20} {ratio}, faster where below 1")
+        lines += [f"{'pictures differ by':<20} {self.difference} of 255 grey levels at most", ""]
+        for timing in self.loop:
+            rate = self.num_steps / timing.median
+            reached = rate * self.step_flops
+            share = f"{reached / self.peak_flops:.0%} of a large matrix product here ({_flops(self.peak_flops)})"
+            lines.append(f"{timing.name + ' loop':<20} {rate:.1f} steps/s, {_flops(reached)}: {share}")
+        lines.append(f"{'one step':<20} {self.step_flops / 1e9:.2f} GFLOP")
+        if self.process_peak_bytes:
+            lines.append(f"{'peak of the process':<20} {_size(self.process_peak_bytes)}, all of the above together")
+        return "\n".join(lines)
+
+
+def bench(
+    *,
+    model: dict | StableDiffusion | None = None,
+    random_weights: bool = False,
+    fast: bool = False,
+    compiled: bool = False,
+    repeats: int = 7,
+    batch_size: int = 1,
+    num_inference_steps: int = 25,
+    guidance_scale: float = 7.5,
+    sampler: str = "ddim",
+    negative_prompt: str = "",
+    height: int | None = None,
+    width: int | None = None,
+) -> Report:
+    """Time text_to_image against StableDiffusionPipeline with the same weights, steps and scheduler.
+
+    model: the arguments of `load`, or a loaded model; random_weights: build it from its published config instead.
+    fast, compiled: time the fast path as well, without and with torch.compile.
+    Raises ValueError for fewer than one repeat or picture.
+    """
+    if repeats < 1 or batch_size < 1:
+        raise ValueError("repeats and batch_size must be at least 1.")
+    quiet()
+    sd = model if isinstance(model, StableDiffusion) else _model(model or {}, random_weights)
+    contestants = {"sdlearn": sd}
+    if fast or compiled:
+        from .optimize import optimize
+
+        contestants |= {"fast": optimize(sd)} if fast else {}
+        contestants |= {"compiled": optimize(sd, compile=True)} if compiled else {}
+    settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    settings |= {"height": height, "width": width}
+    prompts, seeds = [PROMPT] * batch_size, list(range(batch_size))
+    negatives = [negative_prompt] * batch_size
+    ours = {"sampler": sampler, "progress": False, **settings}
+
+    def draw(sd):
+        return lambda: text_to_image(sd, prompts, seeds=seeds, negative_prompt=negatives, **ours)
+
+    pipe = pipeline(sd, sampler)
+
+    def draw_with_diffusers():
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return pipe(prompts, negative_prompt=negatives, generator=generators, **settings).images
+
+    def steps(sd):
+        states = {"prompt_embeds": encode_prompt(sd, prompts), "negative_prompt_embeds": encode_prompt(sd, negatives)}
+
+        def run():
+            for _ in denoise(sd, seeds=seeds, **states, **ours):
+                pass
+
+        return run
+
+    runs = {name: draw(sd) for name, sd in contestants.items()} | {DIFFUSERS: draw_with_diffusers}
+    pictures, drawn = interleave(runs, repeats, sd.device)
+    loop, _ = interleave({name: steps(sd) for name, sd in contestants.items()}, repeats, sd.device)
+    plan = samplers.get_sampler(sampler).plan(sd.schedule, num_inference_steps)
+    guided = 2 if guidance_scale != 1 else 1
+    size = f"{width or sd.width}x{height or sd.height}"
+    return Report(
+        machine=describe_machine(sd.device),
+        work=f"{sd.name}, {str(sd.dtype).removeprefix('torch.')}, {batch_size} x {size} pixels, {len(plan)} {sampler} "
+        f"steps, guidance {guidance_scale:g}; median (lowest to highest) of {repeats} interleaved runs",
+        num_steps=len(plan),
+        pictures=pictures,
+        loop=loop,
+        difference=max(_difference(drawn[name], drawn[DIFFUSERS]) for name in contestants),
+        step_flops=unet_flops(sd, batch_size * guided, sd.latent_shape(height, width)),
+        peak_flops=matmul_flops(sd.device, sd.dtype),
+        process_peak_bytes=_process_peak() if sd.device.type == "cpu" else None,
+    )
+
+
+def pipeline(sd: StableDiffusion, sampler: str) -> diffusers.StableDiffusionPipeline:
+    """diffusers' pipeline on the same parts, with the scheduler that our sampler is equal to.
+
+    It runs every part in one number format, so beside a half-precision UNet it gets a half-precision autoencoder.
+    """
+    ours = samplers.get_sampler(sampler)
+    schedule = {f.name: getattr(sd.schedule, f.name) for f in dataclasses.fields(sd.schedule) if f.init}
+    schedule = {name: value for name, value in schedule.items() if value is not None}
+    cls = getattr(diffusers, ours.scheduler)
+    known = inspect.signature(cls).parameters
+    options = {"clip_sample": False, "skip_prk_steps": True, "use_karras_sigmas": ours.karras}
+    scheduler = cls(**{name: value for name, value in (schedule | options).items() if name in known})
+    vae = sd.vae
+    if vae.dtype != sd.dtype:
+        vae = diffusers.AutoencoderKL.from_config(vae.config)
+        vae.load_state_dict(sd.vae.state_dict())
+        vae = torch.nn.Module.to(vae, sd.device, sd.dtype).eval().requires_grad_(False)
+    pipe = diffusers.StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=sd.text_encoder,
+        tokenizer=sd.tokenizer,
+        unet=sd.unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def interleave(runs: dict[str, Callable], repeats: int, device: torch.device) -> tuple[tuple[Timing, ...], dict]:
+    """Time each function `repeats` times after one warm-up, in turns; every other round goes backwards.
+
+    Returns the timings in the order given, and what each function returned last.
+    """
+    peaks, results, seconds = {}, {}, {name: [] for name in runs}
+    for name, run in runs.items():
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        results[name] = run()
+        peaks[name] = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    for k in range(repeats):
+        for name in list(runs)[:: -1 if k % 2 else 1]:
+            seconds[name].append(_seconds(runs[name], device))
+    return tuple(Timing(name, tuple(seconds[name]), peaks[name]) for name in runs), results
+
+
+def _seconds(run: Callable, device: torch.device) -> float:
+    if device.type == "cuda":  # the GPU's own clock
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
+    start = time.perf_counter()
+    run()
+    if device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter() - start
+
+
+def unet_flops(sd: StableDiffusion, batch: int, latent_shape: Sequence[int]) -> float:
+    """Floating-point operations of one call of the UNet on that many latents, counted on shapes alone."""
+    config = dict(sd.unet.config)
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel.from_config(config)
+        sample = torch.empty(batch, config["in_channels"], *latent_shape[1:])
+        states = torch.empty(batch, sd.tokenizer.model_max_length, config["cross_attention_dim"])
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            unet(sample, torch.empty(()), encoder_hidden_states=states)
+    return float(counter.get_total_flops())
+
+
+@torch.no_grad()
+def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a large matrix product here: the most that a network can hope for."""
+    n = 1024 if device.type == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    calls = 4 if device.type == "cpu" else 20
+
+    def run():
+        for _ in range(calls):
+            a @ b
+
+    run()
+    return calls * 2 * n**3 / min(_seconds(run, device) for _ in range(5))
+
+
+def describe_machine(device: torch.device) -> str:
+    """The device and the versions that a timing depends on."""
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        hardware = f"{_processor()}, {torch.get_num_threads()} threads" if device.type == "cpu" else platform.machine()
+    return f"{device.type} ({hardware}), torch {torch.__version__}, diffusers {diffusers.__version__}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except FileNotFoundError:  # not Linux
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _model(options: dict, random_weights: bool) -> StableDiffusion:
+    if not random_weights:
+        return load(**options)
+    from .architectures import random_model
+
+    device = options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = options.get("dtype") or ("float16" if str(device).startswith("cuda") else "float32")
+    return random_model(options.get("name") or "sd-1.4", device, dtype)
+
+
+def _difference(ours, theirs) -> int:
+    pairs = zip(ours, theirs, strict=True)
+    return max(int(np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)).max()) for a, b in pairs)
+
+
+def _process_peak() -> int | None:
+    """The most memory this process has held, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def _flops(rate: float) -> str:
+    return f"{rate / 1e12:.1f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:.1f} GFLOP/s"
+
+
+def _size(n: int) -> str:
+    return f"{n / 2**30:.2f} GiB"

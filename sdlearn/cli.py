@@ -1,0 +1,186 @@
+"""The command line: `sdlearn course | generate | models | doctor | bench | train`.
+
+Every command imports what it needs when it runs, so `sdlearn --help` answers at once. What a user can cause (a wrong
+value, a missing file, a full disk) ends in one sentence on stderr and exit status 1; anything else is a bug and keeps
+its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+
+CONTINUES = 130  # what a shell reports for a program stopped by Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(with_training=argv[:1] == ["train"]).parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"sdlearn: {error}", file=sys.stderr)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        print(
+            "sdlearn: the device ran out of memory; take a smaller --batch-size or --height and --width, "
+            "--dtype float16 on a GPU, or --low-memory.",
+            file=sys.stderr,
+        )
+    except KeyboardInterrupt:
+        print("sdlearn: stopped.", file=sys.stderr)
+        return CONTINUES
+    return 1
+
+
+def _parser(with_training: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sdlearn", description="Learn Stable Diffusion by running it, anywhere.")
+    parser.add_argument("--version", action="version", version=f"sdlearn {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_course(commands)
+    _add_generate(commands)
+    _add_models(commands)
+    _add_doctor(commands)
+    _add_bench(commands)
+    _add_train(commands, with_training)
+    return parser
+
+
+def _add_course(commands):
+    parser = commands.add_parser("course", help="open the notebooks in JupyterLab")
+    parser.add_argument("--dir", help="the folder to work in; the notebooks are copied there, yours are left alone")
+    parser.add_argument("--port", type=int, help="JupyterLab's port (it takes the next free one from 8888)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+
+    def run(args):
+        from .course import open_course
+
+        return open_course(args.dir, port=args.port, browser=not args.no_browser)
+
+    parser.set_defaults(run=run)
+
+
+def _add_generate(commands):
+    parser = commands.add_parser(
+        "generate",
+        help="draw many pictures from a file of prompts; an interrupted run continues",
+        description="Draw a picture for every line of a file, as PNGs that carry their settings, with a JSON lines "
+        "index. The same command continues an interrupted run. `accelerate launch -m sdlearn generate ...` shares the "
+        "work between processes and GPUs.",
+    )
+    parser.add_argument("--prompts", required=True, help="a text file with one prompt a line")
+    parser.add_argument("--out", required=True, help="the folder for the pictures and index.jsonl")
+    parser.add_argument("--pictures", type=int, default=1, help="pictures for each prompt (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of each prompt's first picture; the next ones count up")
+    _add_picture_options(parser)
+    _add_model_options(parser)
+    parser.add_argument("--fast", action="store_true", help="the fast path (sdlearn.optimize)")
+
+    def run(args):
+        from .generate import generate
+
+        return generate(
+            args.prompts,
+            args.out,
+            pictures=args.pictures,
+            seed=args.seed,
+            batch_size=args.batch_size,
+            model=_model(args),
+            fast=args.fast,
+            **_settings(args),
+        )
+
+    parser.set_defaults(run=run)
+
+
+def _add_models(commands):
+    parser = commands.add_parser("models", help="list the models that load() knows by name")
+
+    def run(args):
+        from .checkpoints import models
+
+        print(models())
+
+    parser.set_defaults(run=run)
+
+
+def _add_doctor(commands):
+    parser = commands.add_parser("doctor", help="check this machine: OK or FAIL, and the cure")
+
+    def run(args):
+        from .doctor import examine
+
+        return examine()
+
+    parser.set_defaults(run=run)
+
+
+def _add_bench(commands):
+    parser = commands.add_parser("bench", help="time the loop against diffusers' pipeline on this machine")
+    parser.add_argument("--repeats", type=int, default=7, help="runs of each, interleaved (default: %(default)s)")
+    parser.add_argument("--random-weights", action="store_true", help="build the model from its config, no download")
+    parser.add_argument("--fast", action="store_true", help="time the fast path (sdlearn.optimize) too")
+    parser.add_argument("--compile", action="store_true", help="time the fast path with torch.compile too")
+    _add_picture_options(parser)
+    _add_model_options(parser)
+
+    def run(args):
+        from .bench import bench
+
+        report = bench(
+            random_weights=args.random_weights,
+            fast=args.fast,
+            compiled=args.compile,
+            repeats=args.repeats,
+            batch_size=args.batch_size,
+            model=_model(args),
+            **_settings(args),
+        )
+        print(report)
+
+    parser.set_defaults(run=run)
+
+
+def _add_train(commands, with_training: bool):
+    parser = commands.add_parser("train", help="make the shipped model's data and train it, or one of your own")
+    if not with_training:  # only --help of the whole program comes here
+        return
+    if importlib.util.find_spec(".training.cli", __package__) is None:
+        parser.error("this installation has no sdlearn.training; install the whole package to train.")
+    from .training.cli import add_commands
+
+    add_commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
+
+
+def _add_model_options(parser):
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", help="a name from `sdlearn models`, a hub id or a folder (default: the shipped one)")
+    group.add_argument("--device", help="cpu, cuda or mps (default: the fastest present)")
+    group.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
+    group.add_argument("--low-memory", action="store_true", help="for small GPUs: slower, in far less memory")
+
+
+def _add_picture_options(parser):
+    group = parser.add_argument_group("pictures")
+    group.add_argument("--batch-size", type=int, default=1, help="pictures drawn at once (default: %(default)s)")
+    group.add_argument("--num-inference-steps", "--steps", type=int, default=25, help="(default: %(default)s)")
+    group.add_argument("--guidance-scale", type=float, default=7.5, help="(default: %(default)s)")
+    group.add_argument("--sampler", default="ddim", help="(default: %(default)s)")
+    group.add_argument("--negative-prompt", default="", help="what not to draw")
+    group.add_argument("--height", type=int, help="in pixels (default: what the model was trained at)")
+    group.add_argument("--width", type=int, help="in pixels")
+
+
+def _model(args) -> dict:
+    return {"name": args.model, "device": args.device, "dtype": args.dtype, "low_memory": args.low_memory}
+
+
+def _settings(args) -> dict:
+    names = ("num_inference_steps", "guidance_scale", "sampler", "negative_prompt", "height", "width")
+    return {name: getattr(args, name) for name in names}

@@ -1,0 +1,75 @@
+"""`sdlearn course`: the notebooks, opened in JupyterLab.
+
+In a clone of the repository they are opened where they lie. A wheel carries a copy, which is laid out in a folder of
+the learner's first; a file that is already there is the learner's and is never overwritten.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = "sdlearn-course"
+PACKED = Path(__file__).parent / "notebooks"  # where a wheel carries them
+
+
+def open_course(folder: str | None = None, *, port: int | None = None, browser: bool = True) -> int:
+    """Lay the notebooks out in `folder` and open JupyterLab there; returns JupyterLab's exit status.
+
+    folder: None for the notebooks of a clone themselves, or for ./sdlearn-course where sdlearn was installed without.
+    """
+    source = notebooks()
+    if folder is None and source != PACKED:
+        work = source
+    else:
+        work = Path(folder or FOLDER).expanduser().resolve()
+        copied, kept = lay_out(source, work)
+        print(f"{copied} files of the course are new in {work}.")
+        if kept:
+            print(f"Kept as you left them: {', '.join(kept)}. For a fresh copy, rename yours and run this again.")
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise OSError(
+            f"JupyterLab is not installed; run: {Path(sys.executable).name} -m pip install 'sdlearn[course]'. "
+            f"The notebooks are in {work}; any other Jupyter opens them too."
+        )
+    first = work / "00_quickstart.ipynb"
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={work}"]
+    command += [f"--LabApp.default_url=/lab/tree/{first.name}"] if first.is_file() else []
+    command += [f"--port={port}"] if port else []
+    command += [] if browser else ["--no-browser"]
+    with subprocess.Popen(command) as server:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:  # Ctrl-C reaches JupyterLab as well, which asks whether to stop
+            return server.wait()
+
+
+def notebooks() -> Path:
+    """Where the course lies: in the wheel, or beside the package in a clone."""
+    for folder in (PACKED, PACKED.parent.parent / "notebooks"):
+        if any(folder.glob("*.ipynb")):
+            return folder
+    raise FileNotFoundError("This installation of sdlearn has no notebooks; install it from PyPI or from a clone.")
+
+
+def lay_out(source: Path, work: Path) -> tuple[int, list[str]]:
+    """Copy what is not there yet; returns how many files were new and which existing ones differ from the course's."""
+    copied, kept = 0, []
+    for file in sorted(f for f in source.rglob("*") if f.is_file() and not _is_clutter(f.relative_to(source))):
+        target = work / file.relative_to(source)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(target.name + ".part")
+            shutil.copyfile(file, partial)
+            partial.replace(target)
+            copied += 1
+        elif target.read_bytes() != file.read_bytes():
+            kept.append(str(target.relative_to(work)))
+    return copied, kept
+
+
+def _is_clutter(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts) or "__pycache__" in path.parts

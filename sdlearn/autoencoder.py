@@ -67,12 +67,17 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_tensor(pictures: Picture | Sequence[Picture]) -> Tensor:
-    """One or several pictures of one size as a float32 tensor (B, 3, H, W) in [-1, 1]."""
-    pictures = [pictures] if isinstance(pictures, Picture) else list(pictures)
+def as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
+    """One or several pictures as a list that is not empty."""
+    pictures = list(pictures) if isinstance(pictures, Sequence) and not isinstance(pictures, str) else [pictures]
     if not pictures:
         raise ValueError("The list of pictures is empty; give at least one.")
-    images = [open_image(picture) for picture in pictures]
+    return pictures
+
+
+def to_tensor(pictures: Picture | Sequence[Picture]) -> Tensor:
+    """One or several pictures of one size as a float32 tensor (B, 3, H, W) in [-1, 1]."""
+    images = [open_image(picture) for picture in as_list(pictures)]
     if len({image.size for image in images}) > 1:
         sizes = ", ".join(f"{w}x{h}" for w, h in sorted({image.size for image in images}))
         raise ValueError(f"Pictures of different sizes cannot share a batch ({sizes}); resize them to one size.")

@@ -24,7 +24,7 @@ from functools import lru_cache
 import numpy as np
 from torch import Tensor
 
-from .schedule import NoiseSchedule, convert
+from .schedule import NoiseSchedule, convert, whole_number
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class Level:
     def input_scale(self) -> float:
         """What the latents are multiplied by before the network sees them: it was trained on inputs of unit size."""
         return 1 / math.hypot(self.signal, self.noise)
+
+
+CLEAN = Level(-1.0, 1.0, 0.0)  # where a run ends that takes all of the noise away
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,12 @@ def plms(x, prediction, plan, k, history, fresh):
         outputs = (now, *outputs)[:4]
         weights = ADAMS_BASHFORTH[len(outputs)]
         mixed = sum(w * o for w, o in zip(weights, outputs, strict=True))
-    eps = plan.predict(x, mixed, level).eps
+    here, prediction = plan.levels[level], plan.predict(x, mixed, level)
+    if here.signal == 0:
+        return after.signal * prediction.x0 + after.noise * prediction.eps, (outputs, start)
     # DDIM written without x_0: dividing by a small signal and multiplying again would cost digits at high noise.
-    grow = after.signal / plan.levels[level].signal
-    return grow * x + (after.noise - grow * plan.levels[level].noise) * eps, (outputs, start)
+    grow = after.signal / here.signal
+    return grow * x + (after.noise - grow * here.noise) * prediction.eps, (outputs, start)
 
 
 ADAMS_BASHFORTH = {
@@ -233,8 +238,7 @@ class Sampler:
                 "Noise prediction says nothing about x_0 at zero signal-to-noise ratio; such a schedule needs a "
                 "model with prediction_type='v_prediction', or spacing='leading', which does not visit that timestep."
             )
-        if not 0 <= start_step < len(levels) - 1:
-            raise ValueError(f"start_step must be a whole number from 0 to {len(levels) - 2}, not {start_step}.")
+        start_step = whole_number("start_step", start_step, 0, len(levels) - 2)
         # diffusers rounds this down to sigma_max unless the spacing is "leading"; the pictures depend on it.
         top = levels[0]
         init_scale = 1.0 if self.grid != "sigmas" else top.sigma if spacing != "leading" else math.hypot(1, top.sigma)
@@ -260,7 +264,7 @@ def _sigma_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str)
     if sampler.karras:
         sigmas = karras_sigmas(sigmas[-1], sigmas[0], n)
         steps = np.interp(np.log(sigmas), np.log(table), np.arange(len(table)))
-    return [*(Level(float(t), 1.0, float(s)) for t, s in zip(steps, sigmas, strict=True)), Level(-1.0, 1.0, 0.0)]
+    return [*(Level(float(t), 1.0, float(s)) for t, s in zip(steps, sigmas, strict=True)), CLEAN]
 
 
 def _dpm_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -> list[Level]:
@@ -277,7 +281,7 @@ def _dpm_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -
         sigmas = table[steps.astype(int)]
     signals = 1 / np.sqrt(1 + sigmas**2)
     levels = [Level(float(t), float(a), float(a * s)) for t, a, s in zip(steps, signals, sigmas, strict=True)]
-    return [*levels, Level(-1.0, 1.0, 0.0)]
+    return [*levels, CLEAN]
 
 
 GRIDS = {"training": _training_grid, "sigmas": _sigma_grid, "dpm": _dpm_grid}

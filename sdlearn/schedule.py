@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -177,9 +178,7 @@ class NoiseSchedule:
         total = self.num_train_timesteps
         if spacing not in SPACINGS:
             raise ValueError(f"Unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}.")
-        if n != int(n) or not 1 <= n <= total:
-            raise ValueError(f"num_inference_steps must be a whole number from 1 to {total}, not {n}.")
-        n = int(n)
+        n = whole_number("num_inference_steps", n, 1, total)
         if spacing == "leading":
             steps = [float(i * (total // n) + self.steps_offset) for i in reversed(range(n))]
         elif spacing == "trailing":
@@ -193,6 +192,14 @@ class NoiseSchedule:
                 f"which was never trained; take fewer steps or spacing='trailing'."
             )
         return steps
+
+
+def whole_number(name: str, value: object, low: int, high: float = math.inf) -> int:
+    """The value as an int, or a ValueError that names what it should have been."""
+    if not isinstance(value, bool) and isinstance(value, Integral | float) and low <= value <= high and value % 1 == 0:
+        return int(value)
+    bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
+    raise ValueError(f"{name} must be a whole number {bounds}, not {value!r}.")
 
 
 def convert(x: Tensor, output: Tensor, signal, noise, prediction_type: str) -> tuple[Tensor, Tensor]:

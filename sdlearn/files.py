@@ -1,0 +1,298 @@
+"""Checkpoints as files: which ones are needed, fetched from the Hugging Face hub, read without running anything.
+
+A repository on the hub holds the same weights several times over: full and half precision, safetensors and pickles,
+other frameworks, without the moving average. One set of them is chosen by name and nothing else is fetched.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import pickle
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+NETWORKS = ("text_encoder", "unet", "vae")
+PARTS = ("tokenizer", *NETWORKS, "scheduler")
+
+_WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|pytorch_model|model)"
+    r"(?P<half>\.fp16)?(-\d+-of-(?P<shards>\d+))?(?P<half_too>\.fp16)?\.(?P<ending>safetensors|bin)"
+    r"|(diffusion_pytorch_model|pytorch_model|model)\.(?P<of>safetensors|bin)\.index(?P<half_index>\.fp16)?\.json"
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One complete set of a network's weight files; variant is "fp16" or None, as from_pretrained takes it."""
+
+    files: tuple[str, ...]
+    safetensors: bool
+    variant: str | None
+
+
+def choose_weights(names: Iterable[str], half: bool) -> Weights | None:
+    """The set to read among the files of one network's folder, or None where no set is complete.
+
+    safetensors before pickles, then the precision that was asked for before the other one.
+    """
+    sets: dict[tuple[str, str | None], list[re.Match]] = {}
+    for match in filter(None, map(_WEIGHTS.fullmatch, sorted(names))):
+        variant = "fp16" if match["half"] or match["half_too"] or match["half_index"] else None
+        sets.setdefault((match["ending"] or match["of"], variant), []).append(match)
+    for ending in ("safetensors", "bin"):
+        for variant in ("fp16", None) if half else (None, "fp16"):
+            found = sets.get((ending, variant), [])
+            whole = [m for m in found if m["ending"] and not m["shards"]]
+            shards = [m for m in found if m["shards"]]
+            if whole:
+                return Weights((whole[0].string,), ending == "safetensors", variant)
+            if shards and len(shards) == int(shards[0]["shards"]) and len(found) == len(shards) + 1:
+                return Weights(tuple(m.string for m in found), ending == "safetensors", variant)
+    return None
+
+
+def choose_files(names: Iterable[str], half: bool) -> list[str]:
+    """Which files of a whole checkpoint are needed; raises ValueError that says what is missing from it."""
+    names = set(names)
+    inside = {part: {n.removeprefix(f"{part}/") for n in names if n.startswith(f"{part}/")} for part in PARTS}
+    absent = [part for part in PARTS if not inside[part]]
+    if absent:
+        raise ValueError(f"it has no folder {' or '.join(absent)}")
+    chosen = [f"tokenizer/{name}" for name in sorted(inside["tokenizer"]) if "/" not in name]
+    needed = ["scheduler/scheduler_config.json"]
+    for network in NETWORKS:
+        weights = choose_weights(inside[network], half)
+        if weights is None:
+            raise ValueError(f"its folder {network} holds no complete weights, neither .safetensors nor .bin")
+        needed.append(f"{network}/config.json")
+        chosen += [f"{network}/{file}" for file in weights.files]
+    if not {"tokenizer.json", "vocab.json"} & inside["tokenizer"]:
+        needed.append("tokenizer/vocab.json")
+    lost = [name for name in needed if name not in names]
+    if lost:
+        raise ValueError(f"it has no {' and no '.join(lost)}")
+    return [*chosen, *needed, *(["model_index.json"] if "model_index.json" in names else [])]
+
+
+def files_of(folder: Path) -> list[str]:
+    """The files of a folder and its parts, as the hub would list them; broken links of a damaged cache left out."""
+    found = [*folder.glob("*"), *(file for part in PARTS for file in (folder / part).glob("*"))]
+    return [file.relative_to(folder).as_posix() for file in found if file.is_file()]
+
+
+def cached(repo_id: str) -> Path | None:
+    """The folder of a checkpoint that lies complete in the hub's local cache, or None. Asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(repo_id, "unet/config.json")
+    if not isinstance(file, str):
+        return None
+    folder = Path(file).parents[1]
+    try:
+        choose_files(files_of(folder), half=False)
+    except ValueError:  # a download that was never finished
+        return None
+    return folder
+
+
+def fetch(repo_id: str, half: bool) -> Path:
+    """The folder of a checkpoint, downloaded if the cache does not hold it; an interrupted download continues.
+
+    half: take the half-precision files where there are any. HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE act as
+    everywhere. Raises OSError with the reason and the cure, as a clause that begins with the repository.
+    """
+    folder = cached(repo_id)
+    if folder is not None:
+        return folder
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        info = HfApi().model_info(repo_id, files_metadata=True, timeout=20)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings}
+        files = choose_files(sizes, half)
+        _check_space(sum(sizes[name] for name in files))
+        return Path(snapshot_download(repo_id, allow_patterns=files))
+    except HFValidationError as error:
+        raise OSError(f"{repo_id} is no valid hub id") from error
+    except ValueError as error:
+        raise OSError(f"{repo_id} is no Stable Diffusion 1 or 2 model in the diffusers layout: {error}") from error
+    except Exception as error:
+        reason = _reason(repo_id, error)
+        if reason is None:
+            raise
+        raise OSError(reason) from error
+
+
+def _check_space(needed: int) -> None:
+    """Before gigabytes are fetched, not after. Raises OSError ENOSPC."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
+
+
+def _reason(repo_id: str, error: Exception) -> str | None:
+    """What went wrong at the hub and what to do, or None where it is none of the hub's failures."""
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{repo_id}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    library = type(error).__module__.split(".")[0]
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk of {constants.HF_HUB_CACHE} is full ({error.strerror}): free some, or set HF_HOME elsewhere"
+    if isinstance(error, errors.GatedRepoError):
+        return f"{repo_id} is gated: accept its terms at {page} and set HF_TOKEN to a token of your account"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{repo_id} is not at {page}: it was withdrawn, is misspelt, or is private and needs HF_TOKEN"
+    if isinstance(error, errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
+        return f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset it to download"
+    if status in (401, 403):
+        return f"{repo_id} is closed to you (status {status}): look at {page} and set HF_TOKEN to your token"
+    if status is not None:
+        return f"the hub answered {repo_id} with status {status}: try again later"
+    if isinstance(error, OSError) or library in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
+        said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        return f"{repo_id} is not in the cache and the hub at {constants.ENDPOINT} cannot be reached ({said}): check the connection"
+    return None
+
+
+def check(folder: Path) -> None:
+    """Raises ValueError for a folder that is not a whole Stable Diffusion 1 or 2 model in the diffusers layout.
+
+    Other pipelines have folders of the same names; drawing with them would fail far from here, or worse, succeed.
+    """
+    try:
+        choose_files(files_of(folder), half=False)
+    except ValueError as error:
+        raise ValueError(f"{folder} is not a model in the diffusers layout: {error}.") from None
+    for part, key, expected in (
+        ("unet", "_class_name", "UNet2DConditionModel"),
+        ("unet", "addition_embed_type", None),
+        ("unet", "encoder_hid_dim_type", None),
+        ("vae", "_class_name", "AutoencoderKL"),
+        ("text_encoder", "model_type", "clip_text_model"),
+    ):
+        value = read_json(folder / part / "config.json").get(key, expected)
+        if value != expected:
+            raise ValueError(
+                f"{folder} is no Stable Diffusion 1 or 2 model: "
+                f"{part}/config.json has {key} {value!r}, not {expected!r}."
+            )
+
+
+def read_network(cls: type, folder: Path, dtype: torch.dtype, half: bool) -> torch.nn.Module:
+    """cls.from_pretrained(folder) on the CPU, with its half-said failures said in full.
+
+    half: read the half-precision files where there are both. Raises OSError that names the file and the cure for
+    weights that are damaged, incomplete or hold anything but tensors; nothing in them is ever run.
+    """
+    import torch
+    from packaging.version import Version
+    from safetensors import safe_open
+
+    weights = choose_weights((file.name for file in folder.iterdir()), half)
+    for file in (folder / name for name in weights.files):
+        with file.open("rb") as opened:
+            if opened.read(8) == b"version ":
+                raise OSError(f"{file} is a git-lfs pointer, not the weights; run `git lfs pull` where it was cloned.")
+        if file.suffix == ".json":
+            read_json(file)
+        elif weights.safetensors:
+            with damage_told(file), safe_open(file, framework="pt"):
+                pass
+    # Without safetensors both libraries use torch's weights_only reader, which makes tensors and calls nothing.
+    # Before torch 2.6 a crafted file could get around it (CVE-2025-32434).
+    if not weights.safetensors and Version(torch.__version__) < Version("2.6"):
+        raise OSError(
+            f"{folder} has its weights only as pickles (.bin), which are safe to read from torch 2.6 on; "
+            f"this is torch {torch.__version__}."
+        )
+    options = {"use_safetensors": weights.safetensors, "variant": weights.variant, **_dtype_option(cls, dtype)}
+    with _quiet_loading(), damage_told(folder, pickled=not weights.safetensors):
+        module, report = cls.from_pretrained(folder, output_loading_info=True, **options)
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise OSError(
+            f"The weights in {folder} do not fill the network that its config.json describes: {len(missing)} tensors "
+            f"are missing, {missing[0]} among them; fetch or save the checkpoint again."
+        )
+    return module
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file; damage is an OSError that names it."""
+    with damage_told(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def measure(folder: Path) -> tuple[int, int]:
+    """How many parameters a model's three networks have and its picture's side in pixels, from the files' headers."""
+    from safetensors import safe_open
+
+    parameters = 0
+    for network in NETWORKS:
+        for name in choose_weights((file.name for file in (folder / network).iterdir()), half=True).files:
+            with safe_open(folder / network / name, framework="np") as file:
+                parameters += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    blocks = read_json(folder / "vae" / "config.json")["block_out_channels"]
+    return parameters, read_json(folder / "unet" / "config.json")["sample_size"] * 2 ** (len(blocks) - 1)
+
+
+@contextmanager
+def damage_told(path: Path, pickled: bool = False):
+    """Turns what the readers raise for damaged files into one OSError that names the file and the cure."""
+    from safetensors import SafetensorError
+
+    damage = (OSError, ValueError, RuntimeError, LookupError, TypeError, EOFError)
+    try:
+        yield
+    except (*damage, pickle.UnpicklingError, SafetensorError) as error:
+        what = "is damaged, or holds more than tensors (which is never run)" if pickled else "is damaged"
+        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+        raise OSError(
+            f"{path} {what}: {said}. Delete it and fetch the checkpoint again; "
+            f"the shipped model, sdlearn.load('emoji'), needs no download."
+        ) from error
+
+
+def _dtype_option(cls: type, dtype: torch.dtype) -> dict[str, Any]:
+    """from_pretrained's argument was renamed from torch_dtype to dtype: transformers 4.56, diffusers 0.42."""
+    from importlib.metadata import version
+
+    from packaging.version import Version
+
+    library = cls.__module__.split(".")[0]
+    since = {"transformers": "4.56", "diffusers": "0.42"}[library]
+    return {"dtype" if Version(version(library)) >= Version(since) else "torch_dtype": dtype}
+
+
+@contextmanager
+def _quiet_loading():
+    """No progress bar for reading weights that are already on the disk; the user's setting comes back afterwards."""
+    import huggingface_hub
+    from transformers.utils import logging
+
+    before, downloads = logging.is_progress_bar_enabled(), huggingface_hub.utils.are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            logging.enable_progress_bar()
+        if not downloads:  # transformers switches the bars of downloads off as well
+            huggingface_hub.utils.enable_progress_bars()

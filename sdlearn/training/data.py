@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .captions import BACKGROUNDS, RGB, STYLES, WHITE, Reading, caption, is_dark
+from .captions import BACKGROUNDS, RGB, STYLES, WHITE, Reading, article, caption, is_dark
 
 CACHE = Path("~/.cache/sdlearn/artwork").expanduser()
 
@@ -153,12 +153,12 @@ def fetch(name: str, cache: Path = CACHE) -> Path:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError as error:
-            raise RuntimeError("The artwork is fetched with npm, which is not installed: install Node.js.") from error
+            raise OSError("The artwork is fetched with npm, which is not installed: install Node.js.") from error
         except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"`{' '.join(command)}` failed: {error.stderr.strip()}") from error
+            raise OSError(f"`{' '.join(command)}` failed: {error.stderr.strip()}") from error
     found = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
     if found != package.sha512:
-        raise RuntimeError(f"{path} is not the file that was published (its checksum differs): delete it, fetch again.")
+        raise OSError(f"{path} is not the file that was published (its checksum differs): delete it, fetch again.")
     return path
 
 
@@ -187,7 +187,7 @@ def draw(svg_text: str) -> torch.Tensor:
     try:
         import resvg_py
     except ImportError as error:
-        raise RuntimeError("The artwork is drawn with resvg-py: pip install 'sdlearn[train]'.") from error
+        raise OSError("The artwork is drawn with resvg-py: pip install 'sdlearn[train]'.") from error
     picture = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg_text)))).convert("RGBA").convert("RGBa")
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
@@ -318,19 +318,22 @@ class Pictures:
         return Batch(ground * 2 - 1, [scene.caption for scene in scenes], [scene.reading for scene in scenes])
 
     def _scene(self, dice: random.Random) -> "Scene":
-        variety, art = self.variety, self.artwork
+        art = self.artwork
         while True:
             sprite = dice.randrange(len(art.sprites))
-            background = dice.choice(BACKGROUNDS[1:]) if dice.random() < variety.coloured else WHITE
-            reading = Reading(art.subjects[art.subject[sprite]], STYLES[art.style[sprite]], background)
-            if not (variety.hold_out and held_out(*reading)):
-                break
+            background = dice.choice(BACKGROUNDS[1:]) if dice.random() < self.variety.coloured else WHITE
+            reading = self._reading(sprite, background)
+            if not (self.variety.hold_out and held_out(*reading)):
+                return self.scene(dice, sprite, background)
+
+    def scene(self, dice: random.Random, sprite: int, background: str) -> "Scene":
+        """A scene with this sprite on this background; everything else is drawn from `dice`."""
+        variety, art, reading = self.variety, self.artwork, self._reading(sprite, background)
         sprites, name = [sprite], self._name(reading.subject, dice)
         if dice.random() < variety.pairs:
-            same_style = (art.style == art.style[sprite]) & (art.subject != art.subject[sprite])
-            sprites.append(dice.choice(same_style.nonzero().flatten().tolist()))
+            sprites.append(self._second(dice, sprite, background))
             second = self._name(art.subjects[art.subject[sprites[1]]], dice)
-            name = f"{name} and {'an' if second[0] in 'aeiou' else 'a'} {second}"
+            name = f"{name} and {article(second)} {second}"
         shade = dice.uniform(0.15, 0.35) if background != WHITE and dice.random() < variety.gradient else 0.0
         return Scene(
             tuple(sprites),
@@ -338,7 +341,20 @@ class Pictures:
             background, shade, dice.uniform(0, 360),
             caption(name, reading.style, background, dice),
             reading,
-        )
+        )  # fmt: skip
+
+    def _second(self, dice: random.Random, first: int, background: str) -> int:
+        """Another subject in the style of the first."""
+        art = self.artwork
+        others = (art.style == art.style[first]) & (art.subject != art.subject[first])
+        others = others.nonzero().flatten().tolist()
+        if self.variety.hold_out:
+            others = [sprite for sprite in others if not held_out(*self._reading(sprite, background))]
+        return dice.choice(others)
+
+    def _reading(self, sprite: int, background: str) -> Reading:
+        art = self.artwork
+        return Reading(art.subjects[art.subject[sprite]], STYLES[art.style[sprite]], background)
 
     def _name(self, subject: str, dice: random.Random) -> str:
         keywords = self.artwork.keywords.get(subject, ())

@@ -1,0 +1,207 @@
+"""`sdlearn train data | reader | autoencoder | diffusion | export | score`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+
+def add_commands(subparsers) -> None:
+    """Adds the training commands to the subparsers of `sdlearn train`."""
+    _add_data(subparsers)
+    _add_reader(subparsers)
+    _add_autoencoder(subparsers)
+    _add_diffusion(subparsers)
+    _add_export(subparsers)
+    _add_score(subparsers)
+
+
+def _add_data(subparsers):
+    parser = _command(subparsers, "data", "fetch and draw the artwork, and show a sheet of composed pictures")
+    parser.add_argument("--sheet", type=Path, default=Path("data.png"), help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+
+    def run(args):
+        from .autoencoder import save_sheet
+        from .data import PACKAGES, PRESETS, Pictures
+
+        artwork, preset = _artwork(args), PRESETS[args.preset]
+        batch = Pictures(artwork, preset.size, preset.variety, args.seed).batch(0, 96)
+        save_sheet(batch.pixels, args.sheet, columns=12)
+        print(f"{len(artwork.sprites)} drawings of {len(artwork.subjects)} subjects; {args.sheet} shows:")
+        print("\n".join(batch.captions))
+        print("Artwork:", "; ".join(package.credit for package in PACKAGES.values()))
+
+    parser.set_defaults(run=run)
+
+
+def _add_reader(subparsers):
+    parser = _command(subparsers, "reader", "train the reader that judges whether pictures obey their prompts")
+    parser.add_argument("--run", dest="folder", type=Path, required=True, help="folder for the reader")
+    parser.add_argument("--vae", help="model whose round trip the reader shall see through (default: the shipped one)")
+    parser.add_argument("--steps", type=int, default=1500, help="(default: %(default)s)")
+
+    def run(args):
+        from .data import PRESETS, Pictures, Variety
+        from .reader import measure_reader, save_reader, train_reader
+
+        artwork, size, vae = _artwork(args), PRESETS[args.preset].size, _model(args.vae).vae
+        varied = Variety(mirror=0.3, rotate=4, hue=4)
+        reader = train_reader(Pictures(artwork, size, varied, seed=1), vae, steps=args.steps)
+        unseen = Pictures(artwork, size, seed=1000)
+        measured = {"raw": measure_reader(reader, unseen), "round_trip": measure_reader(reader, unseen, vae)}
+        save_reader(reader, args.folder, measured)
+        print(json.dumps(measured, indent=1))
+
+    parser.set_defaults(run=run)
+
+
+def _add_autoencoder(subparsers):
+    parser = _command(subparsers, "autoencoder", "train the autoencoder, or only its decoder")
+    _add_run_options(parser)
+    parser.add_argument("--decoder-of", metavar="MODEL", help="train only this model's decoder; latents stay valid")
+
+    def run(args):
+        from . import autoencoder
+
+        table = autoencoder.DECODER_SETTINGS if args.decoder_of else autoencoder.SETTINGS
+        vae = _model(args.decoder_of).vae.requires_grad_(True) if args.decoder_of else None
+        _report_stop(
+            args,
+            autoencoder.train_autoencoder(
+                _artwork(args), args.preset, args.folder, vae, decoder_only=bool(args.decoder_of),
+                settings=_settings(args, table), minutes=args.minutes,
+            ),
+        )  # fmt: skip
+
+    parser.set_defaults(run=run)
+
+
+def _add_diffusion(subparsers):
+    parser = _command(subparsers, "diffusion", "train the text encoder and the UNet on an autoencoder's latents")
+    _add_run_options(parser)
+    parser.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
+    parser.add_argument("--from", dest="start", metavar="MODEL", help="go on from this model's weights")
+
+    def run(args):
+        from diffusers import AutoencoderKL
+
+        from . import diffusion
+
+        start = _model(args.start) if args.start else None
+        vae = AutoencoderKL.from_pretrained(args.vae).eval().requires_grad_(False).to(_device())
+        _report_stop(
+            args,
+            diffusion.train_diffusion(
+                _artwork(args), args.preset, vae, _tokenizer(), args.folder,
+                text_encoder=start and start.text_encoder.requires_grad_(True),
+                unet=start and start.unet.requires_grad_(True),
+                settings=_settings(args, diffusion.SETTINGS), minutes=args.minutes,
+            ),
+        )  # fmt: skip
+
+    parser.set_defaults(run=run)
+
+
+def _add_export(subparsers):
+    parser = subparsers.add_parser("export", help="write finished runs as one model folder in half precision")
+    parser.add_argument("--diffusion", type=Path, required=True, help="folder of the diffusion run")
+    parser.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model to write")
+
+    def run(args):
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from safetensors.torch import load_file
+        from transformers import CLIPTextModel
+
+        from .export import export
+
+        parts = (
+            AutoencoderKL.from_pretrained(args.vae),
+            CLIPTextModel.from_pretrained(args.diffusion / "text_encoder"),
+            UNet2DConditionModel.from_pretrained(args.diffusion / "unet"),
+        )
+        ids = load_file(args.diffusion / "latents.safetensors")["ids"]
+        print("wrote", export(*parts, _tokenizer(), args.out, trained_ids=ids))
+
+    parser.set_defaults(run=run)
+
+
+def _add_score(subparsers):
+    parser = _command(subparsers, "score", "draw pictures for fixed prompts and seeds, and measure them")
+    parser.add_argument("--model", help="(default: the shipped model)")
+    parser.add_argument("--reader", type=Path, help="folder of the reader (default: the shipped one)")
+    parser.add_argument("--pictures", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guidance-scale", type=float, default=4.0, help="(default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=25, help="(default: %(default)s)")
+    parser.add_argument("--sampler", default="ddim", help="(default: %(default)s)")
+    parser.add_argument("--held-out", action="store_true", help="the model was trained with combinations held out")
+    parser.add_argument("--no-artwork", action="store_true", help="leave out what needs the artwork to compare with")
+
+    def run(args):
+        from .reader import load_reader
+        from .score import score
+
+        options = {"num_inference_steps": args.steps, "guidance_scale": args.guidance_scale, "sampler": args.sampler}
+        result = score(
+            _model(args.model), load_reader(args.reader), None if args.no_artwork else _artwork(args),
+            count=args.pictures, seed=args.seed, held=args.held_out, **options,
+        )  # fmt: skip
+        print(json.dumps({**options, "seed": args.seed, **result}, indent=1))
+
+    parser.set_defaults(run=run)
+
+
+def _command(subparsers, name: str, text: str):
+    from .data import CACHE, PRESETS
+
+    parser = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("--preset", choices=PRESETS, default="emoji-64", help="(default: %(default)s)")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the artwork (default: %(default)s)")
+    return parser
+
+
+def _add_run_options(parser):
+    parser.add_argument("--run", dest="folder", type=Path, required=True, help="folder of checkpoints, log and sheets")
+    parser.add_argument("--steps", type=int, help="(default: the preset's)")
+    parser.add_argument("--batch-size", type=int, help="of one process (default: the preset's)")
+    parser.add_argument("--minutes", type=float, help="stop after so long with a checkpoint; the same command goes on")
+
+
+def _settings(args, table):
+    from .loop import mixed_precision
+
+    given = {name: value for name in ("steps", "batch_size") if (value := getattr(args, name)) is not None}
+    return replace(table[args.preset], mixed_precision=mixed_precision(), **given)
+
+
+def _report_stop(args, result) -> None:
+    print("stopped early; the same command goes on" if result is None else f"done: {args.folder}")
+
+
+def _artwork(args):
+    from .data import load_artwork
+
+    return load_artwork(args.preset, args.cache).to(_device())
+
+
+def _model(name):
+    import sdlearn
+
+    return sdlearn.load(name, device=_device(), dtype="float32")
+
+
+def _tokenizer():
+    from transformers import CLIPTokenizer
+
+    import sdlearn
+
+    return CLIPTokenizer.from_pretrained(sdlearn.model_path() / "tokenizer")
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,149 @@
+"""Training the text encoder and the UNet together, on latents that are worked out once.
+
+The objective is Stable Diffusion 1's: predict the noise (Ho et al. 2020, eq. 14) on the scaled-linear schedule, given
+the caption's 77 token states; one caption in ten is empty, so that guidance has an unconditional prediction (Ho and
+Salimans 2022). Timesteps are weighted by min(SNR, 5) / SNR (Hang et al. 2023).
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..autoencoder import to_tensor
+from ..checkpoints import StableDiffusion
+from ..sampling import text_to_image
+from ..schedule import NoiseSchedule
+from .autoencoder import save_sheet
+from .data import PRESETS, Artwork, Pictures
+from .loop import Settings, generator, train
+
+UNET_BLOCKS = {"emoji-64": (64, 128, 192), "emoji-128": (96, 160, 192)}
+SETTINGS = {
+    "emoji-64": Settings(steps=6000, batch_size=64, learning_rate=1e-3, warmup=200, ema=0.9995),
+    "emoji-128": Settings(steps=60000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.9998,
+                          save_every=2000, sheet_every=5000),
+}  # fmt: skip
+AUGMENTATIONS = 40  # pictures of each sprite, worked out as latents before the training
+SHEET_PROMPTS = (
+    "a glossy red apple", "an ink owl", "a cartoon fox on a pink background", "a flat pizza",
+    "a glossy rocket on a black background", "a cartoon dog on a green background", "an ink house on a blue background",
+    "a flat sun on a sky blue background",
+)  # fmt: skip
+
+
+def new_text_encoder(width: int = 128):
+    """An untrained CLIPTextModel for CLIP's own 49,408 tokens: 3 layers, 4 heads, 77 positions."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408, hidden_size=width, intermediate_size=4 * width, projection_dim=width,
+            num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=77,
+            bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
+        )
+    )  # fmt: skip
+
+
+def new_unet(preset: str, width: int = 128):
+    """An untrained UNet2DConditionModel on 4x16x16 latents, with cross-attention at 8x8 and 4x4."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=UNET_BLOCKS[preset],
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=width,
+        attention_head_dim=4,  # diffusers reads it as the number of heads
+        norm_num_groups=16,
+    )
+
+
+class DiffusionLoss(nn.Module):
+    """Text encoder and UNet with their loss as forward, on Stable Diffusion 1's noise schedule."""
+
+    def __init__(self, text_encoder, unet):
+        super().__init__()
+        self.text_encoder, self.unet = text_encoder, unet
+        for name in ("signal", "noise", "snr"):
+            self.register_buffer(name, getattr(NoiseSchedule(), name).float(), persistent=False)
+
+    def forward(self, latents: torch.Tensor, ids: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor):
+        """latents and noise (B, 4, h, w), of unit size; ids (B, 77); timesteps (B,), 0 to 999."""
+        signal, sigma, snr = (table[timesteps].view(-1, 1, 1, 1) for table in (self.signal, self.noise, self.snr))
+        states = self.text_encoder(ids).last_hidden_state
+        predicted = self.unet(signal * latents + sigma * noise, timesteps, states).sample.float()
+        return ((predicted - noise).pow(2) * (snr.clamp(max=5) / snr)).mean()
+
+
+@torch.no_grad()
+def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, batch_size: int = 50, log=print) -> None:
+    """Writes `count` latents of unit size (float16) and their captions' token ids to a safetensors file."""
+    from safetensors.torch import save_file
+
+    latents, ids = [], []
+    for index in range(-(-count // batch_size)):
+        batch = pictures.batch(index, batch_size)
+        mean = vae.encode(batch.pixels.to(vae.device)).latent_dist.mean
+        latents.append((mean * vae.config.scaling_factor).half().cpu())
+        ids.append(tokenize(tokenizer, batch.captions))
+        if index % 20 == 0:
+            log(f"latents: {index * batch_size} of {count}")
+    save_file({"latents": torch.cat(latents)[:count], "ids": torch.cat(ids)[:count].int()}, path)
+
+
+def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
+    """Token ids (B, 77)."""
+    return tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+
+
+def train_diffusion(
+    artwork: Artwork,
+    preset: str,
+    vae,
+    tokenizer,
+    folder: str | Path,
+    text_encoder=None,
+    unet=None,
+    settings: Settings | None = None,
+    augmentations: int = AUGMENTATIONS,
+    **options,
+):
+    """Trains a text encoder and a UNet (new, or the given ones further) and returns them, or None if the run was
+    stopped early. `options` go to `loop.train`."""
+    from safetensors.torch import load_file
+
+    settings, folder = settings or SETTINGS[preset], Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = Pictures(artwork, PRESETS[preset].size, PRESETS[preset].variety, settings.seed)
+    path = folder / "latents.safetensors"
+    if not path.exists():
+        make_latents(vae, pictures, tokenizer, path, augmentations * len(artwork.sprites))
+    data = load_file(path)
+    empty = tokenize(tokenizer, [""])[0]
+    torch.manual_seed(settings.seed)
+    text_encoder, unet = text_encoder or new_text_encoder(), unet or new_unet(preset)
+    model = DiffusionLoss(text_encoder.float().train(), unet.float().train())
+
+    def inputs(step: int, process: int):
+        randomness = generator(settings.seed, step, process)
+        rows = torch.randint(len(data["latents"]), (settings.batch_size,), generator=randomness)
+        ids = data["ids"][rows].long()
+        ids[torch.rand(len(rows), generator=randomness) < 0.1] = empty
+        noise = torch.randn(len(rows), *data["latents"].shape[1:], generator=randomness)
+        timesteps = torch.randint(1000, (len(rows),), generator=randomness)
+        return data["latents"][rows].float(), ids, noise, timesteps
+
+    def sheet(model, path):
+        sd = StableDiffusion(tokenizer, model.text_encoder, model.unet, vae, NoiseSchedule(), preset, folder)
+        prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
+        drawn = text_to_image(sd, prompts, seeds=range(len(prompts)), num_inference_steps=20, guidance_scale=4)
+        save_sheet(to_tensor(drawn), path, columns=8)
+
+    if not train(model, inputs, settings, folder, sheet=sheet, **options):
+        return None
+    text_encoder.eval().save_pretrained(folder / "text_encoder")
+    unet.eval().save_pretrained(folder / "unet")
+    return text_encoder, unet

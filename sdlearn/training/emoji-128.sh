@@ -1,0 +1,22 @@
+#!/bin/sh
+# Trains the 128-pixel model on one GPU in three calls of at most ten minutes each: sh emoji-128.sh 1, then 2, then 3.
+# Every call goes on where the last one stopped, so a call that was cut off is simply made again.
+# Several GPUs: set LAUNCH="accelerate launch -m sdlearn.cli" (batch sizes are those of one process).
+set -e
+LAUNCH=${LAUNCH:-sdlearn}
+RUN=${RUN:-runs/emoji-128}
+PRESET="--preset emoji-128 --cache ${CACHE:-$HOME/.cache/sdlearn/artwork}"
+case "$1" in
+1)  # the artwork (drawn once), then the autoencoder
+    sdlearn train data $PRESET --sheet "$RUN-data.png"
+    $LAUNCH train autoencoder $PRESET --run "$RUN/autoencoder" --steps 12000 --minutes 8 ;;
+2)  # what is left of the autoencoder, then the latents and the first part of the diffusion model
+    $LAUNCH train autoencoder $PRESET --run "$RUN/autoencoder" --steps 12000 --minutes 3
+    $LAUNCH train diffusion $PRESET --run "$RUN/diffusion" --vae "$RUN/autoencoder/vae" --minutes 5 ;;
+3)  # the rest of the diffusion model, a reader for these subjects, the model folder and its score
+    $LAUNCH train diffusion $PRESET --run "$RUN/diffusion" --vae "$RUN/autoencoder/vae" --minutes 7
+    sdlearn train export --diffusion "$RUN/diffusion" --vae "$RUN/autoencoder/vae" --out "$RUN/model"
+    sdlearn train reader $PRESET --run "$RUN/model/reader" --vae "$RUN/model" --steps 3000
+    sdlearn train score $PRESET --model "$RUN/model" --reader "$RUN/model/reader" --held-out --pictures 400 ;;
+*)  echo "usage: sh emoji-128.sh 1 | 2 | 3" >&2; exit 2 ;;
+esac

@@ -1,0 +1,55 @@
+"""A finished run as a diffusers folder in half precision, for `sdlearn.load` and `StableDiffusionPipeline`."""
+
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+BUDGET = 45 * MIB  # of all weights together, so that the repository stays light to clone
+
+
+def export(vae, text_encoder, unet, tokenizer, folder: str | Path, trained_ids: torch.Tensor | None = None) -> Path:
+    """Writes the parts as a Stable Diffusion model in `folder`.
+
+    trained_ids: the token ids that occurred in training. The token table's other rows are set to zero: they still hold
+    the random numbers they began with, and zeros cost nothing in a compressed download.
+    Raises ValueError when the weights come to more than BUDGET.
+    """
+    from diffusers import PNDMScheduler, StableDiffusionPipeline
+
+    size = 2 * sum(p.numel() for part in (vae, text_encoder, unet) for p in part.parameters())
+    if size > BUDGET:
+        raise ValueError(f"The weights are {size / MIB:.1f} MiB in half precision, {BUDGET // MIB} MiB are allowed.")
+    if trained_ids is not None:
+        forget_untrained(text_encoder, trained_ids)
+    # "clip_sample": false, or samplers made from this config would clip latents to [-1, 1] as if they were pixels.
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
+    )
+    scheduler.register_to_config(clip_sample=False)
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    return Path(folder)
+
+
+@torch.no_grad()
+def forget_untrained(text_encoder, trained_ids: torch.Tensor) -> None:
+    """Sets the rows of the token table that `trained_ids` does not name to zero."""
+    table = text_encoder.get_input_embeddings().weight
+    untrained = torch.ones(len(table), dtype=torch.bool)
+    untrained[trained_ids.flatten().long().unique()] = False
+    table[untrained] = 0
+
+
+def replace_decoder(vae, weights: dict[str, torch.Tensor]) -> None:
+    """Puts trained decoder weights ("decoder..." and "post_quant_conv...") into an autoencoder. The encoder stays."""
+    wrong = [name for name in weights if not name.startswith(("decoder.", "post_quant_conv."))]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is no part of the decoder: the latents would no longer fit the UNet.")
+    missing, unexpected = vae.load_state_dict(weights, strict=False)
+    absent = [name for name in missing if name.startswith(("decoder.", "post_quant_conv."))]
+    if absent or unexpected:
+        raise ValueError(f"These weights are of another decoder: {(absent + unexpected)[0]} does not fit.")

@@ -1,0 +1,110 @@
+"""How good is a model? Pictures for fixed prompts and seeds, read by the reader, and distances that need no reader."""
+
+import random
+from itertools import combinations
+
+import torch
+
+from ..autoencoder import to_tensor
+from ..sampling import text_to_image
+from .autoencoder import psnr
+from .captions import BACKGROUNDS, STYLES, Reading, article
+from .data import Pictures, Variety, held_out
+from .reader import Reader, round_trip, share
+
+
+def prompts(subjects, count: int, seed: int = 0, held: bool | None = None) -> list[str]:
+    """Prompts that ask for a random subject, style and background each, always the same for a seed.
+
+    held: True takes only combinations that `data.held_out` names, False only the others, None any.
+    """
+    dice, found = random.Random(seed), []
+    while len(found) < count:
+        reading = Reading(dice.choice(subjects), dice.choice(STYLES), dice.choice(BACKGROUNDS))
+        if held is None or held_out(*reading) == held:
+            found.append(write(reading))
+    return found
+
+
+def write(reading: Reading) -> str:
+    """The plain prompt for a subject, a style and a background."""
+    background = f"{article(reading.background)} {reading.background} background"
+    return f"{article(reading.style)} {reading.style} {reading.subject} on {background}"
+
+
+def draw(sd, prompts: list[str], seeds: list[int], batch_size: int = 16, **options) -> torch.Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1], a few at a time. `options` go to `text_to_image`."""
+    parts = []
+    for start in range(0, len(prompts), batch_size):
+        rows = slice(start, start + batch_size)
+        parts.append(to_tensor(text_to_image(sd, prompts[rows], seeds=seeds[rows], **options)))
+    return torch.cat(parts)
+
+
+def obedience(sd, reader: Reader, prompts: list[str], seed: int = 0, **options) -> dict[str, float]:
+    """Share of pictures right in subject, style, background and all three; picture k is drawn from seed + k."""
+    pictures = draw(sd, prompts, list(range(seed, seed + len(prompts))), **options)
+    return {"pictures": len(prompts), **share(reader.obeys(pictures, prompts))}
+
+
+def diversity(sd, prompts: list[str], seeds: int = 4, **options) -> float:
+    """Mean root-mean-square distance between pictures of one prompt from different seeds, on a scale of 0 to 1."""
+    pictures = draw(sd, [p for p in prompts for _ in range(seeds)], list(range(seeds)) * len(prompts), **options)
+    groups = pictures.view(len(prompts), seeds, *pictures.shape[1:])
+    return torch.stack([distance(groups[:, a], groups[:, b]) for a, b in combinations(range(seeds), 2)]).mean().item()
+
+
+def nearest(sd, pictures: Pictures, prompts: list[str], reader: Reader, tries: int = 64, **options) -> dict[str, float]:
+    """How far drawn pictures are from the closest of `tries` training pictures of the same words, and, for comparison,
+    how far a new composition of the same artwork is. Equal distances: the model has learned the artwork by heart, up to
+    where it stands. Root-mean-square, 0 to 1, means over the prompts."""
+    drawn = draw(sd, prompts, list(range(len(prompts))), **options)
+    found, usual = [], []
+    for picture, prompt in zip(drawn, prompts, strict=True):
+        known = variations(pictures, reader.parse(prompt), tries + 1)
+        found.append(distance(picture, known[1:]).min())
+        usual.append(distance(known[0], known[1:]).min())
+    return {"drawn": torch.stack(found).mean().item(), "composed": torch.stack(usual).mean().item()}
+
+
+def variations(pictures: Pictures, reading: Reading, count: int) -> torch.Tensor:
+    """`count` compositions (count, 3, size, size) of one subject, style and background."""
+    art = pictures.artwork
+    is_it = (art.subject == art.subjects.index(reading.subject)) & (art.style == STYLES.index(reading.style))
+    dice = random.Random(f"{pictures.seed}/{reading}")
+    sprites = [dice.choice(is_it.nonzero().flatten().tolist()) for _ in range(count)]
+    return pictures.compose([pictures.scene(dice, sprite, reading.background) for sprite in sprites]).pixels
+
+
+def round_trip_psnr(vae, pictures: Pictures, count: int = 256) -> dict[str, float]:
+    """PSNR (dB) of composed pictures through the autoencoder and back: mean, and of the worst tenth."""
+    pixels = pictures.batch(0, count).pixels
+    values = psnr(round_trip(vae, pixels), pixels).sort().values
+    return {"pictures": count, "mean": values.mean().item(), "worst tenth": values[: count // 10].mean().item()}
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Root-mean-square difference of pictures in [-1, 1], on a scale of 0 to 1."""
+    return ((a - b) / 2).pow(2).mean((-3, -2, -1)).sqrt()
+
+
+def score(
+    sd, reader: Reader, artwork=None, count: int = 100, seed: int = 0, held: bool = False, **options
+) -> dict[str, dict | float]:
+    """Everything above for one model. Without `artwork`, what needs it (PSNR, nearest) is left out.
+
+    held: the model was trained with `Variety.hold_out`, so combinations it has seen and those it has not are scored
+    apart.
+    """
+    kinds = {"trained combinations": False, "held-out combinations": True} if held else {"combinations": None}
+    result = {
+        kind: obedience(sd, reader, prompts(reader.subjects, count, seed, which), seed, **options)
+        for kind, which in kinds.items()
+    }
+    asked = prompts(reader.subjects, max(4, count // 10), seed)
+    result["diversity"] = diversity(sd, asked, **options)
+    if artwork is not None:
+        unseen = Pictures(artwork, sd.height, Variety(), seed=1000 + seed)
+        result["round trip, dB"] = round_trip_psnr(sd.vae, unseen)
+        result["distance to the nearest training picture"] = nearest(sd, unseen, asked, reader, **options)
+    return result

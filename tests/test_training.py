@@ -1,0 +1,352 @@
+"""The recipe: data that come back from a seed, runs that survive an interruption, a reader that can read."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+import sdlearn
+from sdlearn.training import autoencoder, data, diffusion, export, reader, score
+from sdlearn.training.captions import BACKGROUNDS, RGB, STYLES, Reading, caption, is_dark, parse
+from sdlearn.training.loop import Settings, generator, learning_rate
+
+SHAPES = {
+    "red apple": '<circle cx="16" cy="16" r="12" fill="{}"/>',
+    "house": '<rect x="4" y="4" width="24" height="24" fill="{}"/>',
+    "key": '<polygon points="16,2 30,30 2,30" fill="{}"/>',
+}
+FILLS = {"glossy": "#d33", "flat": "#3a3", "cartoon": "#33d", "ink": "#000"}
+SUBJECTS = tuple(SHAPES)
+SHORT = Settings(steps=6, batch_size=2, learning_rate=1e-3, warmup=2, mixed_precision="no", save_every=2)
+
+
+@pytest.fixture(scope="module")
+def artwork():
+    icons = {"width": 32, "height": 32, "icons": {}}
+    for name, body in SHAPES.items():
+        for style, fill in FILLS.items():
+            icons["icons"][name + style] = {"body": body.format(fill)}
+    order = [(name, style) for name in SUBJECTS for style in STYLES]
+    sprites = torch.stack([data.draw(data.svg(icons, name + style, 48)) for name, style in order])
+    subject = torch.tensor([SUBJECTS.index(name) for name, _ in order])
+    style = torch.tensor([STYLES.index(style) for _, style in order])
+    return data.Artwork(sprites, subject, style, SUBJECTS, {"house": ("cottage", "home")})
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return sdlearn.load(device="cpu", dtype="float32")
+
+
+# --- captions
+
+
+def test_every_caption_reads_back_as_what_is_in_the_picture():
+    subjects = " ".join(data.SUBJECTS_64.split()).split(", ")
+    dice = random.Random(0)
+    for subject in subjects:
+        for style in STYLES:
+            for background in BACKGROUNDS:
+                text = caption(subject, style, background, dice)
+                read = parse(text, subjects)
+                assert read in (Reading(subject, style, background), Reading(subject, None, background)), text
+
+
+def test_a_prompt_is_read_as_people_write_it():
+    subjects = ("red apple", "orange", "dog")
+    assert parse("A Glossy red apple, on a SKY BLUE background!", subjects) == ("red apple", "glossy", "sky blue")
+    assert parse("an orange on an orange background", subjects) == ("orange", None, "orange")
+    assert parse("a spaceship", subjects) == (None, None, "white")
+
+
+# --- pictures
+
+
+def test_a_batch_depends_on_its_seed_and_its_number_alone(artwork):
+    variety = data.Variety(mirror=0.5, rotate=10, hue=20, gradient=0.5, keywords=0.5, pairs=0.5)
+    stream = data.Pictures(artwork, 64, variety, seed=3)
+    first = stream.batch(5, 8)
+    stream.batch(6, 8)
+    again = data.Pictures(artwork, 64, variety, seed=3).batch(5, 8)
+    assert torch.equal(first.pixels, again.pixels) and first[1:] == again[1:]
+    assert not torch.equal(first.pixels, stream.batch(6, 8).pixels)
+    assert first.pixels.shape == (8, 3, 64, 64) and first.pixels.abs().max() <= 1 + 1e-6
+
+
+def centre(alpha):
+    """Centre of mass (right, down) of (H, W) in shares of the side, from the middle."""
+    axis = (torch.arange(alpha.shape[0]) + 0.5) / alpha.shape[0] - 0.5
+    return (alpha.sum(0) @ axis / alpha.sum()).item(), (alpha.sum(1) @ axis / alpha.sum()).item()
+
+
+def test_a_sprite_lands_where_its_placement_says(artwork):
+    sprite = artwork.sprites[4:5].float() / 255  # the house: a square of 24/32 of the side
+    for right, down in ((0.08, -0.05), (0.0, 0.0)):
+        placed = data.place(sprite, [data.Placement(0.8, right, down, 0, False, 0)], 64, [False])[0, 3]
+        assert centre(placed) == pytest.approx((right, down), abs=2e-3)
+        assert placed.sum().item() == pytest.approx((0.8 * 0.75 * 64) ** 2, rel=0.02)
+    turned = data.place(sprite, [data.Placement(0.8, 0, 0, 45, False, 0)], 64, [False])[0, 3]
+    assert turned.sum().item() == pytest.approx((0.8 * 0.75 * 64) ** 2, rel=0.02)
+    assert (turned[32] > 0.5).sum().item() == pytest.approx(2**0.5 * 0.8 * 0.75 * 64, abs=2)  # the square's diagonal
+
+
+def test_a_mirrored_sprite_is_the_mirror_image_and_moves_the_same_way(artwork):
+    lopsided = artwork.sprites[8:9].float() / 255
+    lopsided[:, :, :, 24:] = 0
+    plain, mirrored = (data.place(lopsided, [data.Placement(0.9, 0, 0, 0, m, 0)], 64, [False]) for m in (False, True))
+    assert torch.allclose(plain.flip(3), mirrored, atol=1e-5)
+    moved = data.place(lopsided, [data.Placement(0.9, 0.08, 0, 0, True, 0)], 64, [False])
+    assert centre(moved[0, 3])[0] - centre(mirrored[0, 3])[0] == pytest.approx(0.08, abs=2e-3)
+
+
+def test_a_hue_turn_of_120_degrees_makes_red_green(artwork):
+    red = torch.tensor([1.0, 0, 0, 1]).view(1, 4, 1, 1).expand(1, 4, 48, 48)
+    placed = data.place(red, [data.Placement(1, 0, 0, 0, False, 120)], 64, [False])
+    assert torch.allclose(placed[0, :, 32, 32], torch.tensor([0.0, 1, 0, 1]), atol=1e-5)
+
+
+def test_ink_is_white_where_black_would_not_show(artwork):
+    stream = data.Pictures(artwork, 64)
+    ink_house = next(i for i in range(12) if artwork.subject[i] == 1 and STYLES[artwork.style[i]] == "ink")
+    for background in BACKGROUNDS:
+        batch = stream.compose([stream.scene(random.Random(0), ink_house, background)])
+        middle = (batch.pixels[0, :, 32, 32] + 1) / 2
+        assert middle.mean().item() == pytest.approx(1.0 if is_dark(background) else 0.0, abs=1e-3)
+        corner = (batch.pixels[0, :, 0, 0] + 1) / 2 * 255
+        assert corner.tolist() == pytest.approx(RGB[background], abs=0.01)
+
+
+def test_held_out_combinations_are_a_fixed_part_and_never_shown(artwork):
+    subjects = " ".join(data.SUBJECTS_64.split()).split(", ")
+    pairs = {(s, style): [data.held_out(s, style, b) for b in BACKGROUNDS] for s in subjects for style in STYLES}
+    share = sum(any(row) for row in pairs.values()) / len(pairs)
+    assert 0.10 <= share <= 0.15
+    assert not any(all(row) for row in pairs.values())  # subject and style are seen together on other backgrounds
+    stream = data.Pictures(artwork, 64, data.Variety(hold_out=True, pairs=0.3))
+    dice = random.Random(0)
+    scenes = [stream._scene(dice) for _ in range(2000)]
+    shown = {stream._reading(sprite, scene.background) for scene in scenes for sprite in scene.sprites}
+    assert not any(data.held_out(*reading) for reading in shown)
+    assert len(shown) > 100
+
+
+def test_captions_name_both_subjects_of_a_pair_and_use_keywords(artwork):
+    stream = data.Pictures(artwork, 64, data.Variety(pairs=1.0, keywords=1.0))
+    batch = stream.batch(0, 40)
+    assert all(" and a" in text for text in batch.captions)
+    houses = [t for t, r in zip(batch.captions, batch.readings, strict=True) if r.subject == "house"]
+    assert houses and all("cottage" in t or "home" in t for t in houses)
+
+
+def test_a_damaged_download_is_refused(tmp_path):
+    (tmp_path / "iconify-json-noto-1.2.9.tgz").write_bytes(b"not what was published")
+    with pytest.raises(OSError, match=r"checksum differs\): delete it"):
+        data.fetch("noto", tmp_path)
+
+
+# --- training
+
+
+def test_the_learning_rate_rises_falls_and_ends_low():
+    settings = Settings(steps=1000, batch_size=1, learning_rate=1e-3, warmup=100)
+    rates = [learning_rate(step, settings) for step in range(1000)]
+    assert rates[0] == pytest.approx(1e-5, rel=0.01) and rates.index(max(rates)) == 99
+    assert rates[-1] == pytest.approx(1e-3 / 50, rel=0.01)
+
+
+def small_vae():
+    torch.manual_seed(0)
+    blocks = (8, 8, 8)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=4,
+        block_out_channels=blocks, layers_per_block=1, norm_num_groups=4, sample_size=64, mid_block_add_attention=False,
+    )  # fmt: skip
+
+
+def small_unet():
+    torch.manual_seed(1)
+    return UNet2DConditionModel(
+        sample_size=16, block_out_channels=(16, 32), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=32,
+        attention_head_dim=2, norm_num_groups=8,
+    )  # fmt: skip
+
+
+def small_text_encoder():
+    torch.manual_seed(2)
+    return diffusion.new_text_encoder(width=32)
+
+
+def assert_equal_weights(a, b):
+    b = b.state_dict()
+    assert all(torch.equal(weights, b[name]) for name, weights in a.state_dict().items())
+
+
+@pytest.mark.parametrize("decoder_only", [False, True])
+def test_an_interrupted_autoencoder_run_ends_like_an_uninterrupted_one(artwork, tmp_path, decoder_only):
+    def run(folder, **options):
+        return autoencoder.train_autoencoder(
+            artwork, "emoji-64", tmp_path / folder, small_vae(), decoder_only, SHORT, log=lambda line: None, **options
+        )
+
+    whole = run("whole")
+    assert run("parts", until=3) is None
+    assert run("parts", until=4) is None
+    parts = run("parts")
+    assert_equal_weights(whole, parts)
+    assert_equal_weights(whole, AutoencoderKL.from_pretrained(tmp_path / "parts" / "vae"))
+    untrained = small_vae()
+    assert not torch.equal(whole.decoder.conv_in.weight, untrained.decoder.conv_in.weight)
+    if decoder_only:  # latents of the old encoder are still latents of this autoencoder
+        assert_equal_weights(whole.encoder, untrained.encoder)
+        assert_equal_weights(whole.quant_conv, untrained.quant_conv)
+        assert whole.config.scaling_factor == untrained.config.scaling_factor
+
+
+def test_an_interrupted_diffusion_run_ends_like_an_uninterrupted_one(artwork, tmp_path, shipped):
+    vae = small_vae().eval().requires_grad_(False)
+
+    def run(folder, **options):
+        return diffusion.train_diffusion(
+            artwork, "emoji-64", vae, shipped.tokenizer, tmp_path / folder, small_text_encoder(), small_unet(),
+            SHORT, augmentations=2, log=lambda line: None, **options,
+        )  # fmt: skip
+
+    whole = run("whole")
+    assert run("parts", until=3) is None
+    parts = run("parts")
+    for a, b in zip(whole, parts, strict=True):
+        assert_equal_weights(a, b)
+    assert not torch.equal(whole[1].conv_in.weight, small_unet().conv_in.weight)
+    with pytest.raises(ValueError, match="other settings"):
+        diffusion.train_diffusion(
+            artwork, "emoji-64", vae, shipped.tokenizer, tmp_path / "parts", small_text_encoder(), small_unet(),
+            replace(SHORT, learning_rate=1.0), log=lambda line: None,
+        )  # fmt: skip
+
+
+def test_the_diffusion_loss_noises_as_diffusers_does_and_weights_by_min_snr():
+    class Recorder(torch.nn.Module):
+        """A UNet that predicts nothing and remembers what it was shown."""
+
+        def forward(self, x, timesteps, states):
+            self.x = x
+            return type("Output", (), {"sample": torch.zeros_like(x)})
+
+    unet = Recorder()
+    loss = diffusion.DiffusionLoss(small_text_encoder(), unet)
+    x0, noise = torch.randn(2, 3, 4, 8, 8, generator=generator(0))
+    timesteps = torch.tensor([10, 400, 990])
+    value = loss(x0, torch.full((3, 77), 49407), noise, timesteps)
+    ddpm = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    assert torch.allclose(unet.x, ddpm.add_noise(x0, noise, timesteps), atol=1e-5)
+    snr = ddpm.alphas_cumprod[timesteps] / (1 - ddpm.alphas_cumprod[timesteps])
+    expected = (noise.pow(2).mean((1, 2, 3)) * snr.clamp(max=5) / snr).mean()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+# --- export
+
+
+def test_the_exported_folder_is_a_pipeline_and_forgets_words_it_never_read(tmp_path, shipped):
+    text_encoder, unet = small_text_encoder(), small_unet()
+    ids = diffusion.tokenize(shipped.tokenizer, ["an ink owl"])
+    folder = export.export(small_vae(), text_encoder, unet, shipped.tokenizer, tmp_path / "model", trained_ids=ids)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    norms = pipeline.text_encoder.get_input_embeddings().weight.norm(dim=1)
+    assert norms.nonzero().flatten().tolist() == sorted(ids.unique().tolist())
+    assert pipeline.scheduler.config.clip_sample is False
+    ours = sdlearn.text_to_image(sdlearn.load(folder, device="cpu"), "an ink owl", seed=1, num_inference_steps=2)
+    assert ours.size == (64, 64)
+
+
+@pytest.mark.parametrize("preset", ["emoji-64", "emoji-128"])
+def test_both_presets_fit_the_size_budget_together_with_the_reader(preset):
+    parts = (autoencoder.new_autoencoder(preset), diffusion.new_text_encoder(), diffusion.new_unet(preset))
+    size = 2 * sum(p.numel() for part in parts for p in part.parameters())
+    assert size + 1.5 * export.MIB <= export.BUDGET
+    side = data.PRESETS[preset].size
+    with torch.no_grad():
+        assert parts[0].encode(torch.zeros(1, 3, side, side)).latent_dist.mean.shape == (1, 4, 16, 16)
+
+
+def test_too_large_a_model_and_a_foreign_decoder_are_refused(tmp_path, shipped):
+    with pytest.raises(ValueError, match="45 MiB are allowed"):
+        export.export(small_vae(), diffusion.new_text_encoder(512), small_unet(), shipped.tokenizer, tmp_path)
+    with pytest.raises(ValueError, match="no part of the decoder"):
+        export.replace_decoder(small_vae(), small_vae().state_dict())
+    decoder = {k: v for k, v in small_vae().state_dict().items() if k.startswith(("decoder.", "post_quant_conv."))}
+    export.replace_decoder(small_vae(), decoder)
+
+
+# --- the reader and the score
+
+
+def test_the_shipped_reader_is_small_and_reads_what_the_shipped_model_draws(shipped):
+    judge = reader.load_reader()
+    folder = sdlearn.model_path() / "reader"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 1.5 * export.MIB
+    asked = ["a glossy red apple", "an ink owl on a teal background", "a cartoon fox on a pink background",
+             "a flat pizza on a blue background", "an ink rocket on a black background", "a cartoon house"]  # fmt: skip
+    pictures = sdlearn.text_to_image(shipped, asked, seeds=range(6), num_inference_steps=15, guidance_scale=4)
+    right = reader.share(judge.obeys(pictures, asked))
+    assert right["subject"] == 1 and right["background"] == 1 and right["style"] >= 5 / 6
+    swapped = reader.share(judge.obeys(pictures, asked[1:] + asked[:1]))
+    assert swapped["subject"] == 0
+
+
+def test_the_reader_takes_any_size_and_says_how_sure_it_is(shipped):
+    judge = reader.load_reader()
+    picture = sdlearn.text_to_image(shipped, "a glossy red apple", seed=7, num_inference_steps=15, guidance_scale=4)
+    large, small = judge.read([picture.resize((256, 256)), picture])
+    assert large[:3] == small[:3] == ("red apple", "glossy", "white")
+    assert 0.5 < small.subject_probability <= 1
+    with pytest.raises(ValueError, match="2 pictures, 3 prompts"):
+        judge.obeys([picture, picture], ["a dog"] * 3)
+
+
+def test_a_reader_learns_shapes_and_comes_back_from_disk(artwork, tmp_path):
+    torch.manual_seed(0)
+    pictures = data.Pictures(artwork, 64)
+    judge = reader.train_reader(pictures, steps=60, batch_size=24, log=lambda line: None)
+    measured = reader.measure_reader(judge, data.Pictures(artwork, 64, seed=9), batches=2, batch_size=24)
+    assert measured["subject"] > 0.8 and measured["background"] > 0.8
+    reader.save_reader(judge, tmp_path, measured)
+    batch = pictures.batch(100, 8)
+    again = reader.load_reader(tmp_path).probabilities(batch.pixels)
+    for a, b in zip(judge.probabilities(batch.pixels), again, strict=True):
+        assert torch.allclose(a, b, atol=0.02)  # half precision on disk
+
+
+def test_parts_a_prompt_leaves_open_cannot_be_wrong():
+    right = [reader.Obeyed(True, None, True), reader.Obeyed(False, True, True)]
+    assert [one.all for one in right] == [True, False]
+    assert reader.share(right) == {"subject": 0.5, "style": 1.0, "background": 1.0, "all": 0.5}
+
+
+def test_score_prompts_are_fixed_and_can_be_held_out():
+    subjects = data.SUBJECTS_64.split(",")
+    subjects = [" ".join(name.split()) for name in subjects]
+    for held in (True, False):
+        asked = score.prompts(subjects, 30, seed=1, held=held)
+        assert asked == score.prompts(subjects, 30, seed=1, held=held)
+        assert all(data.held_out(*parse(prompt, subjects)) == held for prompt in asked)
+
+
+def test_the_distance_to_training_pictures_is_zero_for_one_of_them(artwork):
+    known = score.variations(data.Pictures(artwork, 64), Reading("house", "flat", "blue"), 4)
+    assert score.distance(known[2], known).argmin() == 2 and score.distance(known[2], known).min() == 0
+    assert score.distance(torch.ones(1, 3, 8, 8), -torch.ones(1, 3, 8, 8)).item() == 1
+    assert autoencoder.psnr(known, known + 0.02).mean().item() == pytest.approx(40, abs=1)
+
+
+def test_the_training_commands_are_all_there(capsys):
+    from sdlearn.cli import main
+
+    for command in ("data", "reader", "autoencoder", "diffusion", "export", "score"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", command, "--help"])
+        assert stopped.value.code == 0
+        assert f"sdlearn train {command}" in capsys.readouterr().out

@@ -167,7 +167,8 @@ def _reason(repo_id: str, error: Exception) -> str | None:
         return f"the hub answered {repo_id} with status {status}: try again later"
     if isinstance(error, OSError) or library in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
         said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        return f"{repo_id} is not in the cache and the hub at {constants.ENDPOINT} cannot be reached ({said}): check the connection"
+        place = f"the hub at {constants.ENDPOINT}"
+        return f"{repo_id} is not in the cache and {place} cannot be reached ({said}): check the connection"
     return None
 
 

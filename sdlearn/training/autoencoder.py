@@ -10,7 +10,7 @@ from torch import nn
 
 from ..autoencoder import to_images
 from .data import PRESETS, Artwork, Pictures
-from .loop import Settings, generator, train
+from .loop import Settings, generator, is_main_process, train
 
 BLOCKS = {"emoji-64": (32, 64, 96), "emoji-128": (32, 64, 96, 96)}
 SETTINGS = {
@@ -88,8 +88,11 @@ def train_autoencoder(
     settings: Settings | None = None,
     **options,
 ):
-    """Trains an autoencoder (a new one, or `vae` further) and returns it, with `scaling_factor` measured, or None if
-    the run was stopped early. `options` go to `loop.train`."""
+    """Trains an autoencoder (a new one, or `vae` further), measures its `scaling_factor`, saves it in `folder`/vae.
+
+    Returns it, or None if the run was stopped early (what is saved then is the EMA so far). `options` go to
+    `loop.train`.
+    """
     if decoder_only and vae is None:
         raise ValueError("decoder_only trains the decoder of an autoencoder that exists: give it as vae.")
     settings = settings or (DECODER_SETTINGS if decoder_only else SETTINGS)[preset]
@@ -113,13 +116,12 @@ def train_autoencoder(
         save_sheet(torch.stack((fixed.cpu(), output.cpu()), 1).flatten(0, 1), path, columns=16)
 
     done = train(model, inputs, settings, folder, sheet=sheet, **options)
-    if not done:
-        return None
     vae.eval()
     if not decoder_only:
         vae.register_to_config(scaling_factor=round(1 / latent_std(vae, pictures), 5))
-    vae.save_pretrained(Path(folder) / "vae")
-    return vae
+    if is_main_process():
+        vae.save_pretrained(Path(folder) / "vae")
+    return vae if done else None
 
 
 @torch.no_grad()

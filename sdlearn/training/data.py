@@ -8,6 +8,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import random
 import re
 import subprocess
@@ -208,7 +209,7 @@ class Artwork:
 
 def load_artwork(preset: str = "emoji-64", cache: Path = CACHE) -> Artwork:
     """The sprites of a preset, fetched and drawn on the first call (minutes) and read from the cache after that."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     settings, cache = PRESETS[preset], Path(cache).expanduser()
     artists = {style: names if settings.all_artists else names[:1] for style, names in ARTISTS.items()}
@@ -225,7 +226,7 @@ def load_artwork(preset: str = "emoji-64", cache: Path = CACHE) -> Artwork:
     path = cache / f"sprites-{preset}-{hashlib.sha256(label.encode()).hexdigest()[:12]}.safetensors"
     if not path.exists():
         sprites = torch.stack([draw(svg(sets[artist], icon, settings.sprite)) for _, _, artist, icon in order])
-        save_file({"sprites": sprites}, path)
+        save_whole({"sprites": sprites}, path)
     subjects = tuple(names)
     return Artwork(
         load_file(path)["sprites"],
@@ -234,6 +235,15 @@ def load_artwork(preset: str = "emoji-64", cache: Path = CACHE) -> Artwork:
         subjects,
         _keywords(names, cache) if settings.variety.keywords else {},
     )
+
+
+def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """A safetensors file that is there whole or not at all, also when several processes write it at once."""
+    from safetensors.torch import save_file
+
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    save_file(tensors, partial)
+    partial.replace(path)
 
 
 def _subject_names(sets: dict, cache: Path, all_subjects: bool) -> dict[str, str]:

@@ -15,8 +15,8 @@ from ..checkpoints import StableDiffusion
 from ..sampling import text_to_image
 from ..schedule import NoiseSchedule
 from .autoencoder import save_sheet
-from .data import PRESETS, Artwork, Pictures
-from .loop import Settings, generator, train
+from .data import PRESETS, Artwork, Pictures, save_whole
+from .loop import Settings, generator, is_main_process, train
 
 UNET_BLOCKS = {"emoji-64": (64, 128, 192), "emoji-128": (96, 160, 192)}
 SETTINGS = {
@@ -81,8 +81,6 @@ class DiffusionLoss(nn.Module):
 @torch.no_grad()
 def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, batch_size: int = 50, log=print) -> None:
     """Writes `count` latents of unit size (float16) and their captions' token ids to a safetensors file."""
-    from safetensors.torch import save_file
-
     latents, ids = [], []
     for index in range(-(-count // batch_size)):
         batch = pictures.batch(index, batch_size)
@@ -91,7 +89,7 @@ def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, bat
         ids.append(tokenize(tokenizer, batch.captions))
         if index % 20 == 0:
             log(f"latents: {index * batch_size} of {count}")
-    save_file({"latents": torch.cat(latents)[:count], "ids": torch.cat(ids)[:count].int()}, path)
+    save_whole({"latents": torch.cat(latents)[:count], "ids": torch.cat(ids)[:count].int()}, path)
 
 
 def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
@@ -111,8 +109,11 @@ def train_diffusion(
     augmentations: int = AUGMENTATIONS,
     **options,
 ):
-    """Trains a text encoder and a UNet (new, or the given ones further) and returns them, or None if the run was
-    stopped early. `options` go to `loop.train`."""
+    """Trains a text encoder and a UNet (new, or the given ones further) and saves them in `folder`.
+
+    Returns them, or None if the run was stopped early (what is saved then is the EMA so far). `options` go to
+    `loop.train`.
+    """
     from safetensors.torch import load_file
 
     settings, folder = settings or SETTINGS[preset], Path(folder)
@@ -142,8 +143,8 @@ def train_diffusion(
         drawn = text_to_image(sd, prompts, seeds=range(len(prompts)), num_inference_steps=20, guidance_scale=4)
         save_sheet(to_tensor(drawn), path, columns=8)
 
-    if not train(model, inputs, settings, folder, sheet=sheet, **options):
-        return None
-    text_encoder.eval().save_pretrained(folder / "text_encoder")
-    unet.eval().save_pretrained(folder / "unet")
-    return text_encoder, unet
+    done = train(model, inputs, settings, folder, sheet=sheet, **options)
+    if is_main_process():
+        text_encoder.eval().save_pretrained(folder / "text_encoder")
+        unet.eval().save_pretrained(folder / "unet")
+    return (text_encoder, unet) if done else None

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Trains the 128-pixel model on one GPU in three calls of at most ten minutes each: sh emoji-128.sh 1, then 2, then 3.
 # Every call goes on where the last one stopped, so a call that was cut off is simply made again.
-# Several GPUs: set LAUNCH="accelerate launch -m sdlearn.cli" (batch sizes are those of one process).
+# Several GPUs: set LAUNCH="accelerate launch $(command -v sdlearn)" (batch sizes are those of one process).
 set -e
 LAUNCH=${LAUNCH:-sdlearn}
 RUN=${RUN:-runs/emoji-128}

@@ -149,6 +149,13 @@ def generator(seed: int, *place: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, *place)).generate_state(1)[0]))
 
 
+def is_main_process() -> bool:
+    """True in the one process that writes files (there may be several under `accelerate launch`)."""
+    from accelerate import PartialState
+
+    return PartialState().is_main_process
+
+
 def mixed_precision() -> str:
     """bf16 where the processor computes in it, else full precision."""
     if torch.cuda.is_available():

@@ -329,7 +329,7 @@ class _Batch:
         self.generators = _generators(self.seeds)
         # A function or a tensor cannot be written down; its kind at least says that there was one.
         plain = {k: v if isinstance(v, str | int | float) else type(v).__name__ for k, v in options.items()}
-        plain = {k: v for k, v in plain.items() if options[k] is not None}
+        plain = {k: v for k, v in plain.items() if options[k] is not None and k != "progress"}
         texts = zip(_each(prompt, n), _each(options["negative_prompt"] or "", n), self.seeds, strict=True)
         self.settings = [plain | {"prompt": p, "negative_prompt": neg, "seed": s} for p, neg, s in texts]
 

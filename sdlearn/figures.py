@@ -250,8 +250,8 @@ def curves(lines: Mapping, *, xlabel, ylabel, title=None, log: str = "", slope: 
     """
     if not lines:
         raise ValueError("There is nothing to draw: give at least one curve.")
-    fig, ax = _chart(7.0, 4.2)
-    drawn = []
+    fig, ax = _chart(WIDTH, 4.4)
+    ends, places = [], []
     for k, (name, data) in enumerate(lines.items()):
         data = data if isinstance(data, tuple) else (range(len(data)), data)
         x, y, *error = (_numbers(d, f"curve {name!r}").ravel() for d in data)
@@ -265,10 +265,11 @@ def curves(lines: Mapping, *, xlabel, ylabel, title=None, log: str = "", slope: 
             name = f"{name} (slope {_signed(np.polyfit(np.log(x), np.log(y), 1)[0], '.2f')})"
         colour, marker = COLOURS[k % len(COLOURS)], "osD^vPX"[k % len(COLOURS)]
         ax.errorbar(x, y, *error, color=colour, marker=marker if len(x) <= 40 else "", markersize=5, capsize=3)
-        drawn.append((x, y, name, colour, *error))
+        ends.append((y[np.argmax(x)], str(name), colour))
+        places.append(x)
     if "x" in log:
         ax.set_xscale("log")
-        ticks = np.unique(np.concatenate([x for x, *_ in drawn]))
+        ticks = np.unique(np.concatenate(places))
         if len(ticks) <= 10:  # the numbers that were measured, instead of 6 × 10⁰
             ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
             ax.set_xticks([], minor=True)
@@ -277,10 +278,10 @@ def curves(lines: Mapping, *, xlabel, ylabel, title=None, log: str = "", slope: 
     ax.margins(y=0.12)
     if reference:
         ax.axhline(reference[0], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)))
-        drawn.append((np.array(ax.get_xlim()), np.full(2, reference[0]), str(reference[1]), GREY))
+        ends.append((reference[0], str(reference[1]), GREY))
     ax.set(xlabel=xlabel, ylabel=ylabel)
     _titled(fig, title, f"{ylabel} against {xlabel} for {', '.join(map(str, lines))}")
-    _name_curves(ax, drawn)
+    _name_ends(ax, ends)
     return fig
 
 
@@ -322,11 +323,10 @@ def noise_schedule(schedules, *, title=None) -> Figure:
     ratio.annotate("as much noise as signal", (0.98, 0), xycoords=("axes fraction", "data"), xytext=(0, 3),
                    textcoords="offset points", ha="right", color=GREY)  # fmt: skip
     _titled(fig, title or "How a picture fades into noise", "noise schedules: signal, noise, log SNR and betas")
-    if several:  # the curves lie too close for names beside them
-        fig.legend(loc="outside upper left", ncols=len(named), frameon=False, labelcolor="linecolor", fontsize=11)
+    if several:  # the curves end too close together for names at their ends
+        fig.legend(loc="outside lower center", ncols=len(named), frameon=False, labelcolor="linecolor", fontsize=11)
     else:
-        t = np.arange(len(s.betas))
-        _name_curves(first, [(t, s.signal.numpy(), "signal", BLUE), (t, s.noise.numpy(), "noise", VERMILION)])
+        _name_ends(first, [(float(s.signal[-1]), "signal", BLUE), (float(s.noise[-1]), "noise", VERMILION)])
     return fig
 
 
@@ -746,44 +746,21 @@ def _wrap(text, size: float, width: float, *, bold: bool = False, parse_math: bo
     return "\n".join(lines)
 
 
-def _name_curves(ax, curves):
-    """Write each curve's name beside it, where the other curves and names are farthest away.
+def _name_ends(ax, curves):
+    """Write each curve's name at the right edge, at the height where it ends, moved apart where they would touch.
 
-    curves: (x, y, name, colour) or (x, y, name, colour, error).
+    curves: (last y, name, colour).
     """
-    if not curves:
-        return
-    size = 10.5
-    ax.figure.draw_without_rendering()  # settles the layout and the axis limits
-    box = ax.get_position()
-    points = np.array([box.width, box.height]) * ax.figure.get_size_inches() * 72
-
-    def places(x, y):  # in points, from the lower left corner of the axes
-        return (ax.transScale + ax.transLimits).transform(np.column_stack([x, y])) * points
-
-    lines, taken = [], np.empty((0, 2))
-    for x, y, _, _, *error in curves:
-        at = places(x, y)
-        at = at[np.argsort(at[:, 0])]
-        across = np.linspace(at[0, 0], at[-1, 0], 240)
-        lines.append(np.column_stack([across, np.interp(across, *at.T)]))
-        for e in error:  # names keep clear of error bars as well
-            taken = np.concatenate([taken, *(places(x, y + k * e) for k in np.linspace(-1, 1, 9))])
-    for k, (_, _, name, colour, *_) in enumerate(curves):
-        half = np.array([_width(name, size, bold=True) / PT / 2, size * 0.6])
-        others = np.concatenate([*(line for j, line in enumerate(lines) if j != k), taken])
-        best, chosen = -math.inf, lines[k][120]  # a curve that leaves no room carries its name in its middle
-        for u, v in lines[k][::6]:
-            for rise in (7, -7, 14, -14, 26, -26):
-                centre = np.array([u, v + rise + math.copysign(half[1], rise)])
-                outside = ((centre - half < 3) | (centre + half > points - 3)).any()
-                own = (np.abs(lines[k] - centre) - half).max(1).min()
-                if outside or own < 4:
-                    continue
-                free = (np.abs(others - centre) - half).max(1).min() if len(others) else 30.0
-                score = min(free, 30.0) - 1.5 * own
-                if score > best:
-                    best, chosen = score, centre
-        ax.text(*(chosen / points), name, transform=ax.transAxes, ha="center", va="center", color=colour, fontsize=size,
-                fontweight="bold", parse_math=False, in_layout=False)  # fmt: skip
-        taken = np.concatenate([taken, chosen + np.linspace(-1, 1, 15)[:, None] * [half[0], 0]])
+    ax.figure.draw_without_rendering()  # settles the axis limits and the height of the axes
+    size, curves = 10.5, sorted(curves)
+    height = ax.get_position().height * ax.figure.get_size_inches()[1] * 72
+    ends = [(ax.transScale + ax.transLimits).transform((1, y))[1] * height for y, _, _ in curves]
+    gap = min(1.3 * size, height / len(curves))
+    for k in range(1, len(ends)):
+        ends[k] = max(ends[k], ends[k - 1] + gap)
+    ends[-1] = min(ends[-1], height)
+    for k in reversed(range(len(ends) - 1)):
+        ends[k] = min(ends[k], ends[k + 1] - gap)
+    for end, (_, name, colour) in zip(ends, curves, strict=True):
+        ax.annotate(name, (1, end / height), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
+                    va="center", color=colour, fontsize=size, fontweight="bold", parse_math=False)  # fmt: skip

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,10 +61,10 @@ class NoiseSchedule:
                 f"Unknown timestep_spacing {self.timestep_spacing!r}; choose one of {', '.join(SPACINGS)}."
             )
         betas = self._make_betas()
-        alpha_bar = torch.cumprod(1 - betas, dim=0)
         if self.rescale_betas_zero_snr:
-            alpha_bar = _zero_terminal_snr(alpha_bar)
+            alpha_bar = _zero_terminal_snr(torch.cumprod(1 - betas, dim=0))
             betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
+        alpha_bar = torch.cumprod(1 - betas, dim=0)
         # Frozen means frozen for users; the two tables follow from the other fields.
         object.__setattr__(self, "betas", betas.double())
         object.__setattr__(self, "alpha_bar", alpha_bar.double())
@@ -139,18 +140,26 @@ class NoiseSchedule:
     # -- the same fact in three languages: noise, clean picture, velocity --------------------------------------------
 
     def to_x0(self, x: Tensor, output: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
-        """The clean picture that the model's `output` for x_t stands for; shapes (B, ...)."""
-        return convert(x, output, *self._coefficients(timestep, x), self.prediction_type)[0]
+        """The clean picture that the model's `output` for x_t stands for; shapes (B, ...).
+
+        Raises ValueError where a model that predicts noise is asked at alpha_bar = 0 (zero terminal SNR).
+        """
+        return self._read(x, output, timestep)[0]
 
     def to_eps(self, x: Tensor, output: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
         """The noise that the model's `output` for x_t stands for; shapes (B, ...)."""
-        return convert(x, output, *self._coefficients(timestep, x), self.prediction_type)[1]
+        return self._read(x, output, timestep)[1]
 
     def to_v(self, x: Tensor, output: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
         """The velocity signal_t eps - noise_t x_0 that `output` stands for (Salimans & Ho 2022)."""
-        signal, noise = self._coefficients(timestep, x)
-        x0, eps = convert(x, output, signal, noise, self.prediction_type)
+        x0, eps, signal, noise = self._read(x, output, timestep)
         return signal * eps - noise * x0
+
+    def _read(self, x: Tensor, output: Tensor, timestep) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        signal, noise = self._coefficients(timestep, x)
+        if self.prediction_type == "epsilon" and (signal == 0).any():
+            raise ValueError(f"At timestep {timestep} nothing of the picture is left; its noise says nothing of x_0.")
+        return *convert(x, output, signal, noise, self.prediction_type), signal, noise
 
     def _coefficients(self, timestep, like: Tensor) -> tuple[Tensor, Tensor]:
         t = torch.as_tensor(timestep)
@@ -159,6 +168,8 @@ class NoiseSchedule:
         t = t.long().cpu()
         if t.min() < 0 or t.max() >= self.num_train_timesteps:
             raise ValueError(f"timestep {timestep} is outside 0..{self.num_train_timesteps - 1}, the trained range.")
+        if t.ndim and len(t) not in (1, len(like)):
+            raise ValueError(f"There are {len(t)} timesteps for a batch of {len(like)}; give one, or one for each.")
         shape = (-1, *[1] * (like.ndim - 1)) if t.ndim else ()
         return tuple(table[t].to(like).reshape(shape) for table in (self.signal, self.noise))
 
@@ -179,13 +190,15 @@ class NoiseSchedule:
         if spacing not in SPACINGS:
             raise ValueError(f"Unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}.")
         n = whole_number("num_inference_steps", n, 1, total)
+        # diffusers' numpy expressions, whose rounding of .5 decides between neighbours; with two differences:
         if spacing == "leading":
-            steps = [float(i * (total // n) + self.steps_offset) for i in reversed(range(n))]
+            steps = (np.arange(n) * (total // n) + float(self.steps_offset))[::-1].tolist()
         elif spacing == "trailing":
-            steps = [float(round(total - i * total / n) - 1) for i in range(n)]
+            # It counts down in floats and for some n (61, 103, ...) goes one too far, to timestep -1.
+            steps = (np.arange(total, 0, -total / n).round() - 1)[:n].tolist()
         else:
-            # One step starts from noise. (numpy.linspace, and so diffusers, would start it at timestep 0.)
-            steps = [(total - 1) * i / (n - 1) for i in reversed(range(n))] if n > 1 else [total - 1.0]
+            # Its single step would begin at timestep 0, where there is no noise to take away.
+            steps = np.linspace(0, total - 1, n)[::-1].tolist() if n > 1 else [total - 1.0]
         if steps[0] >= total:
             raise ValueError(
                 f"{n} leading steps shifted by {self.steps_offset} would start at timestep {steps[0]:g}, "

@@ -57,11 +57,12 @@ def _add_course(commands):
     parser.add_argument("--dir", help="the folder to work in; the notebooks are copied there, yours are left alone")
     parser.add_argument("--port", type=int, help="JupyterLab's port (it takes the next free one from 8888)")
     parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+    parser.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of JupyterLab, after --")
 
     def run(args):
         from .course import open_course
 
-        return open_course(args.dir, port=args.port, browser=not args.no_browser)
+        return open_course(args.dir, port=args.port, browser=not args.no_browser, options=args.options)
 
     parser.set_defaults(run=run)
 

@@ -10,16 +10,20 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = "sdlearn-course"
 PACKED = Path(__file__).parent / "notebooks"  # where a wheel carries them
 
 
-def open_course(folder: str | None = None, *, port: int | None = None, browser: bool = True) -> int:
+def open_course(
+    folder: str | None = None, *, port: int | None = None, browser: bool = True, options: Sequence[str] = ()
+) -> int:
     """Lay the notebooks out in `folder` and open JupyterLab there; returns JupyterLab's exit status.
 
     folder: None for the notebooks of a clone themselves, or for ./sdlearn-course where sdlearn was installed without.
+    options: further arguments of JupyterLab.
     """
     source = notebooks()
     if folder is None and source != PACKED:
@@ -39,7 +43,7 @@ def open_course(folder: str | None = None, *, port: int | None = None, browser: 
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={work}"]
     command += [f"--LabApp.default_url=/lab/tree/{first.name}"] if first.is_file() else []
     command += [f"--port={port}"] if port else []
-    command += [] if browser else ["--no-browser"]
+    command += [*([] if browser else ["--no-browser"]), *options]
     with subprocess.Popen(command) as server:
         try:
             return server.wait()

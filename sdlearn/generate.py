@@ -65,23 +65,23 @@ def generate(
         sd = optimize(sd)
     out.mkdir(parents=True, exist_ok=True)
     missing = [job for job in jobs if not is_finished(job, {"model": sd.name, **settings})]
-    processes.wait_for_everyone()  # all have looked before any draws
+    mine = missing[processes.process_index :: processes.num_processes]
     if processes.is_main_process:
+        write_index(out, jobs)
         if len(missing) < len(jobs):
             print(f"{len(jobs) - len(missing)} of {len(jobs)} pictures are already in {out}.")
-        write_index(out, jobs)
-    mine = missing[processes.process_index :: processes.num_processes]
-    bar = tqdm(total=len(mine), unit="picture", disable=not processes.is_main_process)
-    for start in range(0, len(mine), batch_size):
-        batch = mine[start : start + batch_size]
-        drawn = text_to_image(
-            sd, [job.prompt for job in batch], seeds=[job.seed for job in batch], progress=False, **settings
-        )
-        for job, picture in zip(batch, drawn, strict=True):
-            save_image(picture, job.file)
-        append_index(out, batch)
-        bar.update(len(batch))
-    bar.close()
+        if processes.num_processes > 1:
+            print(f"{processes.num_processes} processes share {len(missing)} pictures; this one draws {len(mine)}.")
+    processes.wait_for_everyone()  # all have looked before any draws
+    with tqdm(total=len(mine), unit="picture", delay=1, disable=not processes.is_main_process) as bar:
+        for start in range(0, len(mine), batch_size):
+            batch = mine[start : start + batch_size]
+            seeds = [job.seed for job in batch]
+            drawn = text_to_image(sd, [job.prompt for job in batch], seeds=seeds, **settings)
+            for job, picture in zip(batch, drawn, strict=True):
+                save_image(picture, job.file)
+            append_index(out, batch)
+            bar.update(len(batch))
     processes.wait_for_everyone()
     if processes.is_main_process:
         write_index(out, jobs)

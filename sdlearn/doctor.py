@@ -1,0 +1,166 @@
+"""`sdlearn doctor`: is everything here that the course needs? OK or FAIL for each, and the cure."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import psutil
+
+MEMORY_NEEDED = 1.5e9  # what drawing with the shipped model and a notebook's kernel take
+DISK_NEEDED = 6e9  # a real checkpoint in full precision, and room to write
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. A finding that only real checkpoints need does not fail the whole."""
+
+    name: str
+    ok: bool
+    said: str
+    cure: str = ""
+    essential: bool = True
+
+    def __str__(self) -> str:
+        lines = [f"{'OK  ' if self.ok else 'FAIL'}  {self.name}: {self.said}"]
+        if not self.ok:
+            lines.append(f"      Cure: {self.cure}" + ("" if self.essential else " (Only real checkpoints need it.)"))
+        return "\n".join(lines)
+
+
+def examine() -> int:
+    """Print every finding as it is made; returns 1 if the lessons cannot run here, else 0."""
+    ill = False
+    for check in (python, packages, device, memory, disk, shipped_model, jupyter, hub):
+        for finding in check():
+            print(finding, flush=True)
+            ill |= finding.essential and not finding.ok
+    print("Something is missing; cure what says FAIL." if ill else "The lessons run here: sdlearn course")
+    return int(ill)
+
+
+def python() -> Iterator[Finding]:
+    found = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer.")
+
+
+def packages() -> Iterator[Finding]:
+    """What sdlearn's own metadata asks for, extras left out."""
+    from packaging.requirements import Requirement
+
+    for requirement in map(Requirement, requires("sdlearn") or ()):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        cure = f"{Path(sys.executable).name} -m pip install '{requirement}'"
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            yield Finding(requirement.name, False, "not installed", cure)
+            continue
+        ok = requirement.specifier.contains(found, prereleases=True)
+        yield Finding(requirement.name, ok, found, cure)
+
+
+def device() -> Iterator[Finding]:
+    import torch
+
+    from .checkpoints import pick_device
+
+    best = pick_device(None)
+    if best.type == "cuda":
+        total = torch.cuda.get_device_properties(best).total_memory
+        yield Finding("Device", True, f"{torch.cuda.get_device_name(best)}, {total / 1e9:.0f} GB, half precision")
+        return
+    # A GPU that torch does not see is the most common disappointment.
+    unused = best.type == "cpu" and shutil.which("nvidia-smi") is not None
+    if unused and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0:
+        yield Finding(
+            "Device",
+            False,
+            f"an NVIDIA GPU that torch {torch.__version__} cannot use; the CPU is used instead",
+            "install torch with CUDA, https://pytorch.org/get-started; if it has it, update the GPU's driver.",
+            essential=False,
+        )
+        return
+    cpu = f"CPU, {os.cpu_count()} cores, torch takes {torch.get_num_threads()}"
+    yield Finding("Device", True, "Apple GPU (mps)" if best.type == "mps" else cpu)
+
+
+def memory() -> Iterator[Finding]:
+    found = psutil.virtual_memory()
+    said = f"{found.available / 1e9:.1f} of {found.total / 1e9:.1f} GB free"
+    yield Finding("Memory", found.available >= MEMORY_NEEDED, said, "close other programs or notebooks.")
+
+
+def disk() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    folder = next(f for f in (cache, *cache.parents) if f.exists())
+    free = shutil.disk_usage(folder).free
+    said = f"{free / 1e9:.0f} GB free for checkpoints in {cache}"
+    cure = f"free {DISK_NEEDED / 1e9:.0f} GB, or set HF_HOME to a folder on another disk."
+    yield Finding("Disk", free >= DISK_NEEDED, said, cure, essential=False)
+
+
+def shipped_model() -> Iterator[Finding]:
+    """Loads it, draws with it, and looks whether the picture is one."""
+    import numpy as np
+
+    from .checkpoints import DEFAULT, load, quiet
+    from .sampling import text_to_image
+
+    quiet()
+    try:
+        sd = load(DEFAULT)
+        text_to_image(sd, "a glossy red apple", seed=1, num_inference_steps=1)  # the first call of all is slower
+        start = time.perf_counter()
+        picture = text_to_image(sd, "a glossy red apple on a blue background", seed=7, progress=False)
+        seconds = time.perf_counter() - start
+    except (OSError, ValueError, FloatingPointError, RuntimeError) as error:
+        yield Finding("Shipped model", False, str(error).splitlines()[0], "install sdlearn again.")
+        return
+    red, _, blue = np.asarray(picture, dtype=float)[:4].mean(axis=(0, 1))  # the top rows are background
+    said = f"draws a {picture.width}x{picture.height} picture in {seconds:.1f} seconds, 25 steps"
+    right = blue > red and np.asarray(picture).std() > 10
+    said += "" if right else ", but not what was asked for"
+    yield Finding("Shipped model", right, said, "install sdlearn again.")
+
+
+def jupyter() -> Iterator[Finding]:
+    ok = importlib.util.find_spec("jupyterlab") is not None
+    said = version("jupyterlab") if ok else "not installed"
+    yield Finding("JupyterLab", ok, said, f"{Path(sys.executable).name} -m pip install 'sdlearn[course]'")
+
+
+def hub() -> Iterator[Finding]:
+    import urllib.error
+    import urllib.request
+
+    from huggingface_hub import constants
+
+    from .checkpoints import models
+
+    here = [model.name for model in models() if model.ids and model.cached]
+    cached = f"; in the cache: {', '.join(here)}" if here else ""
+    if constants.HF_HUB_OFFLINE:
+        yield Finding("Hub", False, f"switched off by HF_HUB_OFFLINE{cached}", "unset HF_HUB_OFFLINE.", essential=False)
+        return
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # it answered
+    except OSError as error:
+        cure = "connect to the network, or set HTTPS_PROXY or HF_ENDPOINT; the lessons run without."
+        yield Finding("Hub", False, f"{constants.ENDPOINT}: {error}{cached}", cure, essential=False)
+        return
+    token = "with a token" if os.environ.get("HF_TOKEN") else "without a token"
+    yield Finding("Hub", True, f"{constants.ENDPOINT} answers, {token}{cached}")

@@ -1,0 +1,426 @@
+"""The command line: what each command does, what it says when it cannot, and what it never overwrites."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+
+import sdlearn
+from sdlearn import checkpoints, course, doctor, generate
+from sdlearn.cli import main
+
+ROOT = Path(sdlearn.__file__).parent.parent
+COMMANDS = ("course", "generate", "models", "doctor", "bench", "train")
+
+
+def python(*args: str, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *args], capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | env
+    )
+
+
+# -- cheap to import -----------------------------------------------------------------------------------------------
+
+
+def test_importing_sdlearn_takes_less_than_half_a_second():
+    code = "import time; start = time.perf_counter(); import sdlearn; print(time.perf_counter() - start)"
+    assert min(float(python("-c", code).stdout) for _ in range(3)) < 0.5
+
+
+@pytest.mark.parametrize(
+    "import_it", ["import sdlearn", "import sdlearn.cli; sdlearn.cli._parser(False).format_help()"]
+)
+def test_nothing_heavy_is_imported_before_it_is_used(import_it):
+    heavy = ["torch", "numpy", "PIL", "diffusers", "transformers", "accelerate", "huggingface_hub", "matplotlib"]
+    code = f"import sys; {import_it}; print(*(m for m in {heavy} if m in sys.modules))"
+    assert python("-c", code).stdout.split() == []
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert set(COMMANDS) <= set(re.findall(r"^    (\w+)", capsys.readouterr().out, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"sdlearn {command}" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert sdlearn.__version__ in capsys.readouterr().out
+
+
+def test_models_prints_the_catalogue(capsys):
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.strip() == str(sdlearn.models())
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prompts", "none.txt", "--out", "out"], "none.txt"),
+        (["--prompts", "empty.txt", "--out", "out"], "holds no prompts"),
+        (["--prompts", "prompts.txt", "--out", "out", "--batch-size", "0"], "at least 1"),
+        (["--prompts", "prompts.txt", "--out", "out", "--sampler", "warp"], "Unknown sampler 'warp'"),
+        (["--prompts", "prompts.txt", "--out", "out", "--width", "63"], "multiples of 8"),
+        (["--prompts", "prompts.txt", "--out", "out", "--model", "nobody"], "There is no model 'nobody'"),
+        (["--prompts", "latin.txt", "--out", "out"], "not a text file in UTF-8"),
+    ],
+)
+def test_what_a_user_can_cause_ends_in_one_sentence(arguments, said, tmp_path, monkeypatch, capsys, random_folder):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SDLEARN_MODEL", str(random_folder))
+    Path("empty.txt").write_text("\n \n")
+    Path("prompts.txt").write_text("a cat\n")
+    Path("latin.txt").write_bytes("naïve".encode("latin-1"))
+    assert main(["generate", *arguments]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("sdlearn: ")
+    assert said in error
+    assert "\n" not in error
+
+
+def test_a_full_device_says_what_to_change(monkeypatch, capsys):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(doctor, "examine", full)
+    assert main(["doctor"]) == 1
+    assert "--batch-size" in capsys.readouterr().err
+
+
+def test_bugs_keep_their_traceback(monkeypatch):
+    def bug():
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(doctor, "examine", bug)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["doctor"])
+
+
+def test_a_keyboard_interrupt_ends_quietly(monkeypatch, capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "examine", stopped)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "sdlearn: stopped.\n"
+
+
+# -- course --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """A course of two files, as a wheel carries it."""
+    folder = tmp_path / "installed" / "notebooks"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "00_quickstart.ipynb").write_text("first version")
+    (folder / "pictures" / "map.png").write_bytes(b"png")
+    for clutter in (".ipynb_checkpoints", "_build"):
+        (folder / clutter).mkdir()
+        (folder / clutter / "00_quickstart.ipynb").write_text("clutter")
+    monkeypatch.setattr(course, "PACKED", folder)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The commands that would have started JupyterLab."""
+    commands = []
+
+    class Server:
+        def __init__(self, command):
+            commands.append(command)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Server)
+    return commands
+
+
+def test_course_lays_the_notebooks_out_and_opens_them(notebooks, started, tmp_path):
+    assert main(["course", "--no-browser", "--port", "9999", "--", "--allow-root"]) == 0
+    work = tmp_path / "sdlearn-course"
+    laid_out = sorted(file.relative_to(work).as_posix() for file in work.rglob("*") if file.is_file())
+    assert laid_out == ["00_quickstart.ipynb", "pictures/map.png"]
+    (command,) = started
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert {"--no-browser", "--port=9999", "--allow-root", f"--ServerApp.root_dir={work}"} <= set(command)
+    assert "--LabApp.default_url=/lab/tree/00_quickstart.ipynb" in command
+
+
+def test_course_never_overwrites_what_a_learner_wrote(notebooks, started, tmp_path, capsys):
+    main(["course", "--dir", "mine"])
+    (tmp_path / "mine" / "00_quickstart.ipynb").write_text("my answers")
+    (notebooks / "00_quickstart.ipynb").write_text("second version")
+    (notebooks / "01_forward_noising.ipynb").write_text("new")
+    capsys.readouterr()
+    assert main(["course", "--dir", "mine"]) == 0
+    assert (tmp_path / "mine" / "00_quickstart.ipynb").read_text() == "my answers"
+    assert (tmp_path / "mine" / "01_forward_noising.ipynb").read_text() == "new"
+    said = capsys.readouterr().out
+    assert said.startswith("1 files of the course are new")
+    assert "Kept as you left them: 00_quickstart.ipynb." in said
+
+
+def test_course_opens_a_clones_own_notebooks(notebooks, started, monkeypatch, tmp_path):
+    monkeypatch.setattr(course, "PACKED", notebooks.parent / "sdlearn" / "notebooks")
+    assert main(["course"]) == 0
+    assert f"--ServerApp.root_dir={notebooks}" in started[0]
+    assert not (tmp_path / "sdlearn-course").exists()
+
+
+def test_course_without_jupyterlab_says_how_to_get_it(notebooks, monkeypatch, capsys):
+    find_spec = course.importlib.util.find_spec
+    monkeypatch.setattr(
+        course.importlib.util, "find_spec", lambda name, *a: None if name == "jupyterlab" else find_spec(name, *a)
+    )
+    assert main(["course"]) == 1
+    assert re.search(r"JupyterLab is not installed; run: .*pip install 'sdlearn\[course\]'", capsys.readouterr().err)
+
+
+def test_course_without_notebooks_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(course, "PACKED", tmp_path / "sdlearn" / "notebooks")
+    assert main(["course"]) == 1
+    assert "has no notebooks" in capsys.readouterr().err
+
+
+def test_a_wheel_carries_the_notebooks():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    (packed,) = (ROOT / target for target in build["targets"]["wheel"]["force-include"].values())
+    assert packed == Path(course.__file__).parent / "notebooks" == course.PACKED
+
+
+def test_jupyterlab_answers_on_the_port_that_was_asked_for(tmp_path):
+    pytest.importorskip("jupyterlab")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    source = tmp_path / "notebooks"
+    source.mkdir()
+    (source / "00_quickstart.ipynb").write_text('{"cells":[],"metadata":{},"nbformat":4,"nbformat_minor":5}')
+    code = (
+        f"import pathlib, sdlearn.course as c; c.PACKED = pathlib.Path({str(source)!r}); "
+        f"c.open_course({str(tmp_path / 'work')!r}, port={port}, browser=False, options=['--allow-root'])"
+    )
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-c", code], **options) as server:
+        try:
+            assert "version" in json.loads(_answer(f"http://127.0.0.1:{port}/api", server))
+        finally:
+            _stop(server)
+    assert (tmp_path / "work" / "00_quickstart.ipynb").is_file()
+
+
+def _answer(url: str, server: subprocess.Popen) -> bytes:
+    for _ in range(240):
+        assert server.poll() is None, server.stderr.read()
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.read()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise AssertionError(f"{url} did not answer in two minutes")
+
+
+def _stop(server: subprocess.Popen):
+    import psutil
+
+    for process in (*psutil.Process(server.pid).children(recursive=True), psutil.Process(server.pid)):
+        process.kill()
+    server.wait()
+
+
+# -- generate ------------------------------------------------------------------------------------------------------
+
+PROMPTS = ["a cat", "a dog on a red background", "an owl"]
+SETTINGS = {"num_inference_steps": 2, "guidance_scale": 3.0}
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n\n".join(PROMPTS) + "\n", encoding="utf-8")
+    return file
+
+
+def index(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "index.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_picture_is_drawn_named_and_listed(prompts, tmp_path, random_sd):
+    out = tmp_path / "new" / "pictures"
+    assert generate.generate(prompts, out, pictures=2, seed=7, batch_size=4, model=random_sd, **SETTINGS) == 0
+    names = [f"{n:05d}-{k}.png" for n in range(3) for k in range(2)]
+    assert sorted(file.name for file in out.iterdir()) == [*names, "index.jsonl"]
+    listed = index(out)
+    assert [line["file"] for line in listed] == names
+    assert [(line["prompt"], line["seed"]) for line in listed] == [(p, 7 + k) for p in PROMPTS for k in range(2)]
+    for line in listed:
+        settings = sdlearn.read_settings(out / line["file"])
+        assert line == {"file": line["file"], **settings}
+        assert settings["num_inference_steps"] == 2
+    alone = sdlearn.text_to_image(random_sd, PROMPTS[1], seed=8, **SETTINGS)
+    assert sdlearn.autoencoder.to_tensor([alone, out / "00001-1.png"]).diff(dim=0).abs().max() < 0.03
+
+
+def test_an_interrupted_run_continues(prompts, tmp_path, random_sd, monkeypatch):
+    save, saved = generate.save_image, []
+
+    def interrupted(image, path):
+        if len(saved) == 2:
+            path.with_name(path.name + ".part").write_bytes(b"half a picture")
+            raise KeyboardInterrupt
+        saved.append(path)
+        return save(image, path)
+
+    monkeypatch.setattr(generate, "save_image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS)
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["00000-0.png", "00001-0.png"]
+    assert len(index(tmp_path / "out")) == 2
+    with (tmp_path / "out" / "index.jsonl").open("a") as torn:
+        torn.write('{"file": "0000')
+    before = {path: path.stat().st_mtime_ns for path in saved}
+    monkeypatch.setattr(generate, "save_image", save)
+    generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS)
+    assert [line["prompt"] for line in index(tmp_path / "out")] == PROMPTS
+    assert {path: path.stat().st_mtime_ns for path in saved} == before
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_a_finished_run_draws_nothing(prompts, tmp_path, random_sd, monkeypatch, capsys):
+    generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS)
+    monkeypatch.setattr(generate, "text_to_image", None)
+    assert generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS) == 0
+    assert "3 of 3 pictures are already" in capsys.readouterr().out
+
+
+def test_pictures_of_other_settings_are_never_overwritten(prompts, tmp_path, random_sd):
+    out = tmp_path / "out"
+    generate.generate(prompts, out, model=random_sd, **SETTINGS)
+    with pytest.raises(ValueError, match=r"00000-0\.png was drawn with another guidance_scale \(3\.0, not 5\.0\)"):
+        generate.generate(prompts, out, model=random_sd, **SETTINGS | {"guidance_scale": 5.0})
+    with pytest.raises(ValueError, match=r"another seed \(0, not 9\)"):
+        generate.generate(prompts, out, seed=9, model=random_sd, **SETTINGS)
+    prompts.write_text("a horse\n")
+    with pytest.raises(ValueError, match=r"another prompt \('a cat', not 'a horse'\)"):
+        generate.generate(prompts, out, model=random_sd, **SETTINGS)
+    (out / "00000-0.png").write_bytes(b"someone else's")
+    with pytest.raises(ValueError, match="is not a picture of this run"):
+        generate.generate(prompts, out, model=random_sd, **SETTINGS)
+    assert (out / "00000-0.png").read_bytes() == b"someone else's"
+
+
+def test_two_processes_share_the_work(prompts, tmp_path, random_folder):
+    out = tmp_path / "out"
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "sdlearn"]
+    work = ["generate", "--prompts", str(prompts), "--out", str(out), "--pictures", "2", "--steps", "2"]
+    work += ["--device", "cpu", "--model", str(random_folder)]
+    done = python(*launch, *work)
+    assert done.returncode == 0, done.stderr
+    assert [(line["prompt"], line["seed"]) for line in index(out)] == [(p, k) for p in PROMPTS for k in range(2)]
+    assert done.stdout.count("6 pictures are in") == 1  # one of them speaks
+    assert "2 processes share 6 pictures; this one draws 3." in done.stdout
+
+
+# -- doctor --------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_this_machine_fit(capsys):
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    for name in ("Python", "torch", "Device", "Memory", "Disk", "Shipped model", "JupyterLab"):
+        assert re.search(rf"^OK    {name}: ", said, re.MULTILINE), said
+    assert re.search(r"draws a \d+x\d+ picture in \d+\.\d seconds", said)
+    assert "FAIL  Hub: switched off by HF_HUB_OFFLINE" in said  # the tests run offline
+
+
+def test_doctor_fails_on_a_broken_model_and_says_the_cure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, "model_path", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "hub", lambda: ())
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert "FAIL  Shipped model: " in said
+    assert "Cure: install sdlearn again." in said
+    assert said.endswith("cure what says FAIL.\n")
+
+
+def test_doctor_tells_a_working_model_from_one_that_draws_something_else(monkeypatch, random_folder):
+    monkeypatch.setattr(checkpoints, "model_path", lambda: random_folder)
+    (finding,) = doctor.shipped_model()
+    assert not finding.ok
+    assert "not what was asked for" in finding.said
+
+
+def test_doctor_names_old_and_absent_packages(monkeypatch):
+    monkeypatch.setattr(doctor, "requires", lambda _: ["torch>=99", "no-such-package>=1", "nbmake>=1; extra == 'test'"])
+    old, absent = doctor.packages()
+    assert (old.ok, absent.ok) == (False, False)
+    assert old.cure.endswith("pip install 'torch>=99'")
+    assert absent.said == "not installed"
+
+
+def test_doctor_notices_little_memory_and_a_full_disk(monkeypatch):
+    class Little:
+        available, total, free = 1e8, 8e9, 1e9
+
+    monkeypatch.setattr(doctor.psutil, "virtual_memory", Little)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: Little)
+    (memory,), (disk,) = doctor.memory(), doctor.disk()
+    assert not memory.ok and memory.essential
+    assert not disk.ok and not disk.essential
+    assert "HF_HOME" in disk.cure
+
+
+def test_doctor_says_when_the_hub_cannot_be_reached(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    (finding,) = doctor.hub()
+    assert not finding.ok and not finding.essential
+    assert "lessons run without" in finding.cure
+
+
+# -- train ---------------------------------------------------------------------------------------------------------
+
+
+def test_train_without_the_training_package_says_so(monkeypatch, capsys):
+    from sdlearn import cli
+
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda *_: None)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "data"])
+    assert stopped.value.code == 2
+    assert "install the whole package" in capsys.readouterr().err

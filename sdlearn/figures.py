@@ -612,6 +612,7 @@ def _tint(k: int) -> tuple[float, ...]:
 
 def _chart(width: float, height: float, rows: int = 1, columns: int = 1, **options):
     fig = Picture(figsize=(width, height), dpi=DPI, layout="constrained")
+    fig.get_layout_engine().set(w_pad=0.09, h_pad=0.09, hspace=0.04)
     return fig, fig.subplots(rows, columns, squeeze=rows * columns == 1, **options)
 
 

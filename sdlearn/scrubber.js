@@ -1,0 +1,143 @@
+// The script of one scrubber or comparison; scrubber.py puts the frames and their labels in the place of the last word.
+// It runs once for each output, finds its own element by id (a notebook opened in two views has two of them), and fills a
+// shadow tree with plain DOM calls, so that no text is ever read as HTML. It leaves nothing in the global scope.
+((data) => {
+const style = `
+:host { all: initial; display: block; max-width: 100%; margin: 8px 0; }
+.card { --back: #ffffff; --ink: #1f2328; --soft: #57606a; --line: #c9d1d9; --accent: #0072b2;
+  box-sizing: border-box; max-width: 100%; padding: 12px; border: 1px solid var(--line); border-radius: 8px;
+  background: var(--back); color: var(--ink); font: 15px/1.4 system-ui, -apple-system, "Segoe UI", sans-serif; margin: 0; }
+.card.dark { --back: #1c2128; --ink: #e6edf3; --soft: #adbac7; --line: #444c56; --accent: #56b4e9; }
+.stage { position: relative; display: flex; gap: 8px; justify-content: center; touch-action: pan-y; cursor: ew-resize;
+  user-select: none; -webkit-user-select: none; }
+.cell { flex: 0 1 auto; min-width: 0; text-align: center; }
+.name { color: var(--soft); min-height: 1.4em; overflow-wrap: anywhere; }
+img { display: block; width: 100%; height: auto; -webkit-user-drag: none; }
+img.crisp { image-rendering: pixelated; }
+.over { position: absolute; inset: 0; margin: 0 auto; }
+.edge { position: absolute; top: 0; bottom: 0; width: 2px; margin-left: -1px; background: #ffffff; outline: 1px solid #000000; }
+.label { text-align: center; font-variant-numeric: tabular-nums; font-weight: 600; margin: 8px 0 4px; min-height: 1.4em;
+  overflow-wrap: anywhere; }
+.sides { display: flex; justify-content: space-between; gap: 12px; }
+.bar { display: flex; gap: 10px; align-items: center; }
+input { flex: 1; min-width: 0; height: 40px; margin: 0; accent-color: var(--accent); cursor: pointer; touch-action: pan-y; }
+button { flex: none; width: 40px; height: 40px; padding: 0; border: 1px solid var(--line); border-radius: 50%; cursor: pointer;
+  background: var(--back); color: var(--accent); display: grid; place-items: center; }
+button svg { width: 18px; height: 18px; fill: currentColor; }
+input:focus-visible, button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+figcaption { color: var(--soft); margin-top: 6px; text-align: left; overflow-wrap: anywhere; }`;
+const make = (tag, attributes, ...children) => {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+};
+const icon = (path) => {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const shape = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  svg.setAttribute("viewBox", "0 0 18 18");
+  svg.setAttribute("aria-hidden", "true");
+  shape.setAttribute("d", path);
+  svg.append(shape);
+  return svg;
+};
+const build = (host) => {
+  const root = host.attachShadow({mode: "open"});
+  const comparing = data.kind === "compare";
+  const last = comparing ? 100 : data.frames.length - 1;
+  const leap = Math.max(1, last / 10);
+  const image = () => make("img", {
+    class: data.crisp ? "crisp" : "", width: data.width, height: data.height, alt: "", draggable: "false",
+  });
+  const stage = make("div", {class: "stage"});
+  const images = comparing ? [image(), image()] : data.frames[0].map(image);
+  const label = make("div", {class: comparing ? "label sides" : "label"});
+  const slider = make("input", {type: "range", min: 0, max: last, step: 1, "aria-label": data.caption || data.alt});
+  const edge = make("div", {class: "edge"});
+  const play = make("button", {type: "button"});
+  let index = 0, timer = null;
+  if (comparing) {
+    const holder = make("div", {class: "cell", style: `position: relative; width: ${data.shown}px`}, ...images, edge);
+    images[1].classList.add("over");
+    images.forEach((img, k) => { img.src = data.uris[data.frames[k][0]]; img.alt = `${data.alt}: ${data.labels[k]}`; });
+    label.append(...data.labels.map((text) => make("span", {}, text)));
+    stage.append(holder);
+  } else {
+    images.forEach((img, k) => stage.append(make("div", {class: "cell", style: `width: ${data.shown}px`},
+      ...(data.names.length ? [make("div", {class: "name"}, data.names[k])] : []), img)));
+  }
+  const show = (wanted) => {
+    index = Math.max(0, Math.min(last, Math.round(wanted)));
+    slider.value = index;
+    if (comparing) {
+      images[1].style.clipPath = `inset(0 0 0 ${index}%)`;
+      edge.style.left = `${index}%`;
+      slider.setAttribute("aria-valuetext", `${index} % ${data.labels[0]}, ${100 - index} % ${data.labels[1]}`);
+      return;
+    }
+    label.textContent = data.labels[index];
+    slider.setAttribute("aria-valuetext", data.labels[index]);
+    images.forEach((img, k) => {
+      img.src = data.uris[data.frames[index][k]];
+      img.alt = [data.alt, data.names[k], data.labels[index]].filter(Boolean).join(", ");
+    });
+  };
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    play.setAttribute("aria-label", "Play");
+    play.replaceChildren(icon("M4 2 L16 9 L4 16 Z"));
+  };
+  const toggle = () => {
+    if (timer !== null) return stop();
+    if (index === last) show(0);
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    timer = setInterval(() => {
+      if (!host.isConnected || index >= last) return stop();
+      show(index + 1);
+    }, calm ? Math.max(data.delay, 1000) : data.delay);
+    play.setAttribute("aria-label", "Pause");
+    play.replaceChildren(icon("M3 2 H7 V16 H3 Z M11 2 H15 V16 H11 Z"));
+  };
+  const across = comparing ? 1 : images.length;
+  const width = Math.max(across * (data.shown + 8) - 8, 288) + 26;  // and the padding and border of the card
+  const card = make("figure", {class: "card", style: `width: ${width}px`}, stage, label);
+  if (last > 0) card.append(make("div", {class: "bar"}, ...(comparing ? [] : [play]), slider));
+  if (data.caption) card.append(make("figcaption", {}, data.caption));
+  root.append(make("style", {}, style), card);
+
+  slider.addEventListener("input", () => { stop(); show(+slider.value); });
+  play.addEventListener("click", toggle);
+  card.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const to = {ArrowRight: index + 1, ArrowUp: index + 1, ArrowLeft: index - 1, ArrowDown: index - 1, Home: 0, End: last,
+      PageUp: index + leap, PageDown: index - leap}[event.key];
+    if (to !== undefined) { stop(); show(to); event.preventDefault(); }
+    else if (event.key === " " && !comparing && root.activeElement === slider) { toggle(); event.preventDefault(); }
+    if (event.key !== "Tab") event.stopPropagation();  // the page's own shortcuts would turn pages or select cells
+  });
+  const drag = (event) => {
+    if (!(event.buttons & 1) || last === 0) return;
+    const box = (comparing ? images[0] : stage).getBoundingClientRect();
+    stop();
+    show((event.clientX - box.left) / box.width * last);
+  };
+  stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); drag(event); });
+  stage.addEventListener("pointermove", drag);
+  // Dark or light is what the page behind really is: Jupyter Book, JupyterLab and Colab each have a switch of their own.
+  const tone = () => {
+    let dark = document.documentElement.getAttribute("theme") === "dark";
+    for (let node = host; node; node = node.parentElement) {
+      const [r, g, b, a = 1] = (getComputedStyle(node).backgroundColor.match(/[\d.]+/g) || [0, 0, 0, 0]).map(Number);
+      if (a > 0.5) { dark = 0.3 * r + 0.59 * g + 0.11 * b < 128; break; }
+    }
+    card.classList.toggle("dark", dark);
+  };
+  const watcher = new MutationObserver(() => host.isConnected ? setTimeout(tone, 300) : watcher.disconnect());
+  for (const node of [document.documentElement, document.body]) watcher.observe(node, {attributes: true});
+  tone();
+  stop();
+  show(data.start);
+};
+for (const host of document.querySelectorAll("#" + data.id)) if (!host.shadowRoot) build(host);
+})(DATA);

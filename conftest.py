@@ -1,0 +1,48 @@
+"""Every notebook is a test, run by nbmake on a copy: the notebook in git stays without outputs, and the executed copy
+under _build/executed is what the later tests look at and what the book is made of."""
+
+import os
+import shutil
+from pathlib import Path
+
+from sdlearn import book
+
+# Before any kernel is launched.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel is this environment's, not a user-wide one
+
+
+def pytest_configure(config):
+    config.option.overwrite = True  # of the copies; the originals are never run
+
+
+def pytest_runtest_setup(item):
+    if getattr(item, "nbmake", False):
+        original = Path(item.filename)
+        copy = book.executed_copy(original)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(original, copy)
+        item.filename = str(copy)
+
+
+def pytest_terminal_summary(terminalreporter):
+    executed = [book.executed_copy(n) for n in book.notebooks()]
+    took = {copy.stem: book.seconds(copy) for copy in executed if copy.is_file()}
+    if took and terminalreporter.config.option.nbmake:
+        terminalreporter.section("notebooks")
+        for name, seconds in took.items():
+            terminalreporter.line(f"{name:35} " + (f"{seconds:6.1f} s" if seconds is not None else "did not finish"))
+    if peak := peak_memory():
+        terminalreporter.line(f"peak memory of one process: {peak / 2**20:.0f} MiB")
+
+
+def peak_memory() -> int | None:
+    """Bytes, of this process or of the largest of its finished children; None where the system does not tell."""
+    if os.name != "posix":
+        return None
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

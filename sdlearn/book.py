@@ -1,0 +1,167 @@
+"""The course as a site: `python -m sdlearn.book` executes the notebooks and builds the book in _build/html.
+
+It works in a clone of the repository, with the extra `book`. Every notebook is executed once, by nbmake on a copy
+(conftest.py), and the book is made of these copies; a copy that is newer than its notebook and the package is used
+again. Nothing in the result points to another host but the links that a reader clicks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+BUILD = ROOT / "_build"
+SITE = BUILD / "html"
+COVER = NOTEBOOKS / "images" / "cover.png"
+
+BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\([^)]*\)\s*")
+SCRUBBER = "<!-- A scrubber stands here in the built book. -->"  # in index.md
+
+COVER_SUBJECTS = """
+    glossy fox, pink; flat owl, teal; cartoon mushroom, sky blue; ink cat, yellow; glossy cactus, beige;
+    cartoon rocket, purple; flat parrot, white; cartoon apple, green; cartoon dog, orange; glossy castle, white;
+    flat strawberry, pink; ink butterfly, teal; cartoon penguin, blue; flat guitar, yellow; glossy robot, sky blue;
+    cartoon sunflower, black; flat whale, white; glossy pizza, red; ink rooster, beige; cartoon turtle, green;
+    glossy balloon, sky blue; flat cupcake, purple; cartoon tiger, teal; glossy rose, gray
+"""
+
+
+def notebooks() -> list[Path]:
+    """The numbered notebooks, in order."""
+    if not NOTEBOOKS.is_dir() or not (ROOT / "book.yml").is_file():
+        raise FileNotFoundError(f"The book is built in a clone of the repository; {ROOT} is none.")
+    return sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+
+
+# -- executing ---------------------------------------------------------------------------------------------------------
+
+
+def executed_copy(notebook: Path) -> Path:
+    """Where the executed copy of a notebook lies: a folder for each model that the notebooks are run on."""
+    model = Path(os.environ.get("SDLEARN_MODEL") or "emoji").name
+    return BUILD / "executed" / model / notebook.name
+
+
+def is_fresh(notebook: Path) -> bool:
+    """Whether the executed copy is complete and newer than the notebook and everything that it may import."""
+    copy = executed_copy(notebook)
+    if not copy.is_file() or copy.stat().st_mtime < _newest([notebook, *Path(__file__).parent.rglob("*.*")]):
+        return False
+    return seconds(copy) is not None
+
+
+def execute(chosen: list[Path] | None = None) -> list[Path]:
+    """Execute those notebooks whose executed copies are not fresh; returns all the copies.
+
+    Raises RuntimeError with nbmake's report if a notebook fails.
+    """
+    chosen = notebooks() if chosen is None else chosen
+    stale = [str(n) for n in chosen if not is_fresh(n)]
+    if stale:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *stale]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
+        if run.returncode:
+            raise RuntimeError(f"A notebook failed:\n{run.stdout}{run.stderr}")
+    return [executed_copy(n) for n in chosen]
+
+
+def seconds(executed: Path) -> float | None:
+    """How long an executed notebook took from its first cell to its last; None if it did not come to the end."""
+    cells = [c for c in json.loads(executed.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    times = [c["metadata"].get("execution", {}) for c in cells]
+    if not times or "shell.execute_reply" not in times[-1]:
+        return None
+    first, last = times[0]["iopub.status.busy"], times[-1]["shell.execute_reply"]
+    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+
+
+def _newest(paths) -> float:
+    return max(p.stat().st_mtime for p in paths if "__pycache__" not in p.parts)
+
+
+# -- building ----------------------------------------------------------------------------------------------------------
+
+
+def build() -> Path:
+    """Execute what is not fresh and build the site; returns its first page. Warnings are errors."""
+    source = _stage(execute())
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = [sys.executable, "-m", "jupyter_book", "build", str(source), "--path-output", str(ROOT)]
+    command += ["--config", str(ROOT / "book.yml"), "-W", "--keep-going", "--quiet"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
+    if run.returncode:
+        raise RuntimeError(f"The book was not built:\n{run.stdout}{run.stderr}")
+    return SITE / "index.html"
+
+
+def _stage(executed: list[Path]) -> Path:
+    """The folder that Jupyter Book reads: the executed notebooks, the pages and the pictures."""
+    source = BUILD / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    ignored = shutil.ignore_patterns("*.ipynb", ".*")
+    shutil.copytree(NOTEBOOKS, source, ignore=ignored)
+    for copy in executed:
+        notebook = json.loads(copy.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":  # the book has its own button, and shows no picture of another host
+                cell["source"] = BADGE.sub("", "".join(cell["source"]))
+        notebook["metadata"].pop("widgets", None)
+        (source / copy.name).write_text(json.dumps(notebook), encoding="utf-8")
+    index = source / "index.md"
+    index.write_text(index.read_text(encoding="utf-8").replace(SCRUBBER, first_scrubber()), encoding="utf-8")
+    return source
+
+
+def first_scrubber() -> str:
+    """The HTML of the landing page's scrubber: six pictures drawn side by side, from noise on."""
+    import sdlearn
+
+    from . import autoencoder, figures
+
+    sd = sdlearn.load("emoji", device="cpu", dtype="float32")
+    prompts = cover_prompts()[:6]
+    run = {"seeds": [1] * len(prompts), "num_inference_steps": 20, "guidance_scale": 4, "progress": False}
+    steps = list(sdlearn.denoise(sd, prompts, **run))
+    frames = [figures.row(autoencoder.to_images(autoencoder.decode(sd, step.latents))) for step in steps]
+    labels = [f"step {step.index + 1} of {len(steps)}" for step in steps]
+    return sdlearn.scrub(frames, labels, title="Drag: from noise to picture")._repr_html_()
+
+
+def draw_cover() -> Path:
+    """Draw the README's picture anew with the shipped model: a sheet of its subjects, styles and backgrounds."""
+    from PIL import Image
+
+    import sdlearn
+
+    sd = sdlearn.load("emoji", device="cpu", dtype="float32")
+    prompts = cover_prompts()
+    pictures = sdlearn.text_to_image(sd, prompts, seeds=[3] * len(prompts), guidance_scale=4, progress=False)
+    columns = 8
+    sheet = Image.new("RGB", (columns * sd.width, -(-len(pictures) // columns) * sd.height))
+    for k, picture in enumerate(pictures):
+        sheet.paste(picture, (k % columns * sd.width, k // columns * sd.height))
+    factor = max(1, 128 // sd.width)
+    sheet = sheet.point(lambda value: round(value / 255 * 51) * 5)  # 52 levels look the same in half the bytes
+    COVER.parent.mkdir(exist_ok=True)
+    sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST).save(COVER, optimize=True)
+    return COVER
+
+
+def cover_prompts() -> list[str]:
+    pairs = [pair.split(",") for pair in COVER_SUBJECTS.split(";")]
+    return [
+        f"a{'n' if what.strip()[0] in 'aeiou' else ''} {what.strip()} on a {where.strip()} background"
+        for what, where in pairs
+    ]
+
+
+if __name__ == "__main__":
+    print(draw_cover() if sys.argv[1:] == ["cover"] else build())

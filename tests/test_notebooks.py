@@ -1,0 +1,111 @@
+"""The notebooks: as files in git, as their run on the shipped model leaves them, and run on a model of other sizes."""
+
+import json
+import re
+
+import pytest
+from nbmake.nb_run import NotebookRun
+
+from sdlearn import book
+
+NOTEBOOKS = book.notebooks()
+BADGE = (
+    "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/sdlearn/sdlearn/blob/main/notebooks/{})"
+)
+BOOTSTRAP = """\
+# On Colab this fetches the course's package; anywhere else it does nothing.
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("sdlearn") is None:
+    %pip install -q --no-deps "git+https://github.com/sdlearn/sdlearn"
+"""
+
+every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+
+
+def read(notebook):
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return content
+
+
+def code_cells(content):
+    return [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+
+
+# -- as files ----------------------------------------------------------------------------------------------------------
+
+
+@every_notebook
+def test_is_stripped_of_outputs(notebook):
+    for cell in code_cells(read(notebook)):
+        assert cell["outputs"] == [] and cell["execution_count"] is None, cell["id"]
+        assert set(cell["metadata"]) <= {"tags"}, cell["id"]
+    assert notebook.stat().st_size < 100_000
+
+
+@every_notebook
+def test_opens_with_any_python_kernel(notebook):
+    content = read(notebook)
+    assert (content["nbformat"], content["nbformat_minor"]) == (4, 5)
+    assert content["metadata"]["kernelspec"]["name"] == "python3"
+    assert set(content["metadata"]) <= {"kernelspec", "language_info"}
+    ids = [cell["id"] for cell in content["cells"]]
+    assert len(ids) == len(set(ids))
+
+
+@every_notebook
+def test_begins_in_the_house_format(notebook):
+    title, bootstrap, load = read(notebook)["cells"][:3]
+    assert title["cell_type"] == "markdown" and title["source"].startswith("# ")
+    assert BADGE.format(notebook.name) in title["source"]
+    assert "After this notebook you can" in title["source"] and "minutes" in title["source"]
+    assert bootstrap["source"].strip() == BOOTSTRAP.strip() and bootstrap["metadata"]["tags"] == ["hide-input"]
+    assert "sdlearn.quiet()" in load["source"] and re.search(r"^sd = sdlearn\.load\(\)", load["source"], re.MULTILINE)
+
+
+@every_notebook
+def test_names_no_place_on_one_machine(notebook):
+    place = re.compile(r"(?<![\w/:.])/(home|root|work|Users|tmp|content|mnt)/|\b[A-Z]:\\\\")
+    for cell in read(notebook)["cells"]:
+        assert not place.search(cell["source"]), cell["id"]
+
+
+@every_notebook
+def test_links_to_files_that_exist(notebook):
+    for cell in read(notebook)["cells"]:
+        if cell["cell_type"] == "markdown":
+            for target in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", cell["source"]):
+                assert (notebook.parent / target).exists(), f"{cell['id']}: {target}"
+
+
+# -- as nbmake left them -----------------------------------------------------------------------------------------------
+
+
+def alarming(cells) -> list[str]:
+    """What would alarm a reader: anything on stderr, a warning, a traceback."""
+    found = []
+    for cell in cells:
+        for output in cell["outputs"]:
+            text = "".join(output.get("text", output.get("data", {}).get("text/plain", "")))
+            if output["output_type"] == "error" or output.get("name") == "stderr" or "Warning" in text:
+                found.append(f"{cell.get('id')}: {text[:500]}")
+    return found
+
+
+@every_notebook
+def test_prints_nothing_alarming_and_takes_no_age(notebook):
+    (copy,) = book.execute([notebook])
+    assert not alarming(code_cells(read(copy)))
+    assert book.seconds(copy) < 300  # meant to be under 60 on two quiet cores; the summary tells the times
+
+
+@every_notebook
+def test_runs_on_a_model_of_another_geometry(notebook, random_folder, monkeypatch):
+    monkeypatch.setenv("SDLEARN_MODEL", str(random_folder))
+    result = NotebookRun(notebook, 600, kernel="python3").execute()
+    assert result.error is None, f"{result.error.summary}\n{result.error.trace}"
+    assert not alarming(code_cells(result.nb))

@@ -233,7 +233,8 @@ class Sampler:
             raise ValueError(f"eta must lie between 0 (deterministic) and 1 (as much fresh noise as DDPM), not {eta}.")
         spacing = spacing or schedule.timestep_spacing or self.spacing
         levels = GRIDS[self.grid](self, schedule, num_inference_steps, spacing)
-        if levels[0].signal == 0 and schedule.prediction_type == "epsilon":
+        pure_noise = schedule.alpha_bar[-1] == 0 and levels[0].timestep == schedule.num_train_timesteps - 1
+        if pure_noise and schedule.prediction_type == "epsilon":
             raise ValueError(
                 "Noise prediction says nothing about x_0 at zero signal-to-noise ratio; such a schedule needs a "
                 "model with prediction_type='v_prediction', or spacing='leading', which does not visit that timestep."
@@ -242,12 +243,13 @@ class Sampler:
         # diffusers rounds this down to sigma_max unless the spacing is "leading"; the pictures depend on it.
         top = levels[0]
         init_scale = 1.0 if self.grid != "sigmas" else top.sigma if spacing != "leading" else math.hypot(1, top.sigma)
-        levels = levels[start_step:]
-        if self.corrects == "first":
-            levels = levels[:2] + levels[1:] if len(levels) > 2 else levels
-        elif self.corrects == "every":
-            levels = [level for i, level in enumerate(levels) for _ in range(2 if 0 < i < len(levels) - 1 else 1)]
+        levels = self.with_corrections(levels[start_step:])
         return Plan(tuple(levels), init_scale, schedule.prediction_type, self.eta if eta is None else eta)
+
+    def with_corrections(self, levels: list[Level]) -> list[Level]:
+        """The levels with those doubled at which a step is taken again; the last step, to no noise, never is."""
+        doubled = {"": range(0), "first": range(1, 2), "every": range(1, len(levels))}[self.corrects]
+        return [level for i, level in enumerate(levels[:-1]) for _ in range(1 + (i in doubled))] + levels[-1:]
 
 
 def _training_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -> list[Level]:

@@ -18,6 +18,11 @@ import sdlearn
 sdlearn.quiet()
 
 
+def pytest_configure(config):
+    # diffusers' schedulers hand tensors to numpy in a way that numpy 2 remarks on.
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
+
+
 @pytest.fixture(scope="session")
 def emoji():
     """The shipped model, whatever SDLEARN_MODEL says."""

@@ -310,7 +310,7 @@ def test_the_reader_takes_any_size_and_says_how_sure_it_is(shipped):
 def test_a_reader_learns_shapes_and_comes_back_from_disk(artwork, tmp_path):
     torch.manual_seed(0)
     pictures = data.Pictures(artwork, 64)
-    judge = reader.train_reader(pictures, steps=60, batch_size=24, log=lambda line: None)
+    judge = reader.train_reader(pictures, steps=40, batch_size=24, log=lambda line: None)
     measured = reader.measure_reader(judge, data.Pictures(artwork, 64, seed=9), batches=2, batch_size=24)
     assert measured["subject"] > 0.8 and measured["background"] > 0.8
     reader.save_reader(judge, tmp_path, measured)

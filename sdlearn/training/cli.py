@@ -115,8 +115,11 @@ def _add_export(subparsers):
         from safetensors.torch import load_file
         from transformers import CLIPTextModel
 
+        import sdlearn
+
         from .export import export
 
+        sdlearn.quiet()
         parts = (
             AutoencoderKL.from_pretrained(args.vae),
             CLIPTextModel.from_pretrained(args.diffusion / "text_encoder"),
@@ -190,6 +193,7 @@ def _artwork(args):
 def _model(name):
     import sdlearn
 
+    sdlearn.quiet()
     return sdlearn.load(name, device=_device(), dtype="float32")
 
 

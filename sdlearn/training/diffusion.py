@@ -140,7 +140,7 @@ def train_diffusion(
     def sheet(model, path):
         sd = StableDiffusion(tokenizer, model.text_encoder, model.unet, vae, NoiseSchedule(), preset, folder)
         prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
-        drawn = text_to_image(sd, prompts, seeds=range(len(prompts)), num_inference_steps=20, guidance_scale=4)
+        drawn = text_to_image(sd, prompts, seeds=range(len(prompts)), guidance_scale=4, progress=False)
         save_sheet(to_tensor(drawn), path, columns=8)
 
     done = train(model, inputs, settings, folder, sheet=sheet, **options)

@@ -37,7 +37,7 @@ def draw(sd, prompts: list[str], seeds: list[int], batch_size: int = 16, **optio
     parts = []
     for start in range(0, len(prompts), batch_size):
         rows = slice(start, start + batch_size)
-        parts.append(to_tensor(text_to_image(sd, prompts[rows], seeds=seeds[rows], **options)))
+        parts.append(to_tensor(text_to_image(sd, prompts[rows], seeds=seeds[rows], progress=False, **options)))
     return torch.cat(parts)
 
 

@@ -274,7 +274,7 @@ def _run(sd, plan, step, scales, guidance_rescale, embeddings, x, fresh, blend, 
         unet_input[:, channels:] = unet_channels.repeat(len(both) // n, 1, 1, 1)
     history = ()
     hidden = {} if progress else {"disable": True}  # only then: TQDM_DISABLE in the environment counts too
-    for k in tqdm(range(len(plan)), delay=5, leave=False, unit="step", **hidden):
+    for k in tqdm(range(len(plan)), delay=15, mininterval=1, leave=False, unit="step", **hidden):
         now, after = plan.levels[k], plan.levels[k + 1]
         states = cond if scales[k] == 1 else both
         sample = unet_input[: len(states)]

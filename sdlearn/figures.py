@@ -16,11 +16,12 @@ import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import numpy as np
 from matplotlib import colormaps, style
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.colors import Normalize, PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
@@ -77,12 +78,14 @@ class Picture(Figure):
         # Pyplot's display hook exists only once pyplot is imported, and then crops; this is the same in both cases.
         from IPython.display import display
 
-        width, height = (round(96 * inches) for inches in self.get_size_inches())
-        display(
-            {"image/png": base64.b64encode(self.png()).decode(), "text/plain": self.alt or "<Figure>"},
-            metadata={"image/png": {"width": width, "height": height, "alt": self.alt}},
-            raw=True,
+        png, width = base64.b64encode(self.png()).decode(), round(96 * self.get_figwidth())
+        # HTML beside the PNG, because that is what carries the text alternative into JupyterLab and the book.
+        image = (
+            f'<img class="dark-light" src="data:image/png;base64,{png}" alt="{escape(self.alt)}" width="{width}" '
+            'style="max-width:100%;height:auto">'
         )
+        data = {"text/html": image, "image/png": png, "text/plain": self.alt}
+        display(data, metadata={"image/png": {"width": width}}, raw=True)
 
 
 # -- contact sheets ----------------------------------------------------------------------------------------------------
@@ -324,7 +327,7 @@ def noise_schedule(schedules, *, title=None) -> Figure:
                    textcoords="offset points", ha="right", color=GREY)  # fmt: skip
     _titled(fig, title or "How a picture fades into noise", "noise schedules: signal, noise, log SNR and betas")
     if several:  # the curves end too close together for names at their ends
-        fig.legend(loc="outside lower center", ncols=len(named), frameon=False, labelcolor="linecolor", fontsize=11)
+        fig.legend(loc="outside lower center", ncols=min(4, len(named)), frameon=False, fontsize=11)
     else:
         _name_ends(first, [(float(s.signal[-1]), "signal", BLUE), (float(s.noise[-1]), "noise", VERMILION)])
     return fig
@@ -363,7 +366,7 @@ def histograms(values: Mapping, *, mean=0.0, std=1.0, title=None, xlabel="value"
         notes.append((f"formula {_signed(mu, '+.2f')} ± {sigma:.2f}", BLACK))
         corner = {"transform": ax.transAxes, "va": "top", "ha": "right", "fontsize": 10, "parse_math": False}
         for k, (note, colour) in enumerate(notes):
-            ax.text(0.98, 0.97 - 0.1 * k, note, color=colour, **corner)
+            ax.text(0.98, 0.97 - 0.1 * k, note, color=_ink(colour), **corner)
         ax.set_title(str(caption), fontweight="normal", parse_math=False)
         ax.set_ylim(0, ax.get_ylim()[1] * (1.25 + 0.1 * len(group)))
         ax.set_yticks([])
@@ -512,7 +515,9 @@ def number_line(timesteps: Sequence[int], start: int | Mapping = 0, *, title=Non
         ax.annotate(word, (0, last + below), xytext=(-20, 0), ha="right", color=tone, **{**beside, "fontsize": 10})
     ax.set(xlim=(-0.5, n + 0.5), ylim=(last + 1.05, -0.55))
     ax.axis("off")
-    said = "; ".join(f"{name}: starts at index {s}, {n - s} of {n} steps" for name, s in runs.items())
+    said = "; ".join(
+        f"{name or 'the run'} starts at index {s} and takes {n - s} of {n} steps" for name, s in runs.items()
+    )
     return _titled(fig, title or "From noise (left) to picture (right)", said)
 
 
@@ -601,10 +606,15 @@ def _coloured(values: np.ndarray, cmap: str, low: float, high: float) -> Image.I
     return Image.fromarray(colormaps[cmap](Normalize(low, high)(values), bytes=True)[..., :3])
 
 
+def _ink(colour: str) -> tuple[float, ...]:
+    """A category colour, dark enough for text on white."""
+    return tuple(0.72 * part for part in to_rgb(colour))
+
+
 def _tint(k: int) -> tuple[float, ...]:
     """A light tint of the k-th category colour, on which black text is readable."""
-    colour = (SKY, ORANGE, GREEN, PURPLE, VERMILION, BLUE)[k % 6].lstrip("#")
-    return tuple(1 - 0.42 * (1 - int(colour[i : i + 2], 16) / 255) for i in (0, 2, 4))
+    colour = (SKY, ORANGE, GREEN, PURPLE, VERMILION, BLUE)[k % 6]
+    return tuple(1 - 0.42 * (1 - part) for part in to_rgb(colour))
 
 
 # -- plumbing: ink on paper --------------------------------------------------------------------------------------------
@@ -764,4 +774,4 @@ def _name_ends(ax, curves):
         ends[k] = min(ends[k], ends[k + 1] - gap)
     for end, (_, name, colour) in zip(ends, curves, strict=True):
         ax.annotate(name, (1, end / height), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
-                    va="center", color=colour, fontsize=size, fontweight="bold", parse_math=False)  # fmt: skip
+                    va="center", color=_ink(colour), fontsize=size, fontweight="bold", parse_math=False)  # fmt: skip

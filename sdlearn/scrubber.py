@@ -60,7 +60,7 @@ class Scrubber:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         still = base64.b64encode(self.strip().png()).decode()
-        return {"text/html": self.html, "image/png": still, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+        return {"text/html": self.html, "image/png": still, "text/plain": self.alt}
 
 
 def scrub(

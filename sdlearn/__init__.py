@@ -28,10 +28,24 @@ _HOME = {
     "inpaint": "sampling",
     "save_image": "autoencoder",
     "read_settings": "autoencoder",
+    "optimize": "fast",
     "scrub": "scrubber",
     "compare": "scrubber",
 }
-_ROOMS = ("autoencoder", "checkpoints", "figures", "guidance", "samplers", "sampling", "schedule", "scrubber", "text")
+_ROOMS = (
+    "architectures",
+    "autoencoder",
+    "bench",
+    "checkpoints",
+    "fast",
+    "figures",
+    "guidance",
+    "samplers",
+    "sampling",
+    "schedule",
+    "scrubber",
+    "text",
+)
 
 __all__ = ["__version__", *sorted(_HOME)]
 

@@ -1,7 +1,7 @@
 """The published configs of the real checkpoints, so that they can be built, counted and timed without a download.
 
-    sd = random_model("sd-1.4", device="meta")                       # all shapes, no memory
-    sum(p.numel() for p in sd.unet.parameters())                     # 859_520_964
+sd = random_model("sd-1.4", device="meta")                       # all shapes, no memory
+sum(p.numel() for p in sd.unet.parameters())                     # 859_520_964
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def generate(
     processes = _processes(model)
     sd = model if isinstance(model, StableDiffusion) else _load(model or {}, processes)
     if fast:
-        from .optimize import optimize
+        from .fast import optimize
 
         sd = optimize(sd)
     out.mkdir(parents=True, exist_ok=True)

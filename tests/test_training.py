@@ -194,6 +194,7 @@ def test_an_interrupted_autoencoder_run_ends_like_an_uninterrupted_one(artwork, 
     whole = run("whole")
     assert run("parts", until=3) is None
     assert run("parts", until=4) is None
+    assert run("parts", minutes=1e-9) is None  # no time: not one step
     parts = run("parts")
     assert_equal_weights(whole, parts)
     assert_equal_weights(whole, AutoencoderKL.from_pretrained(tmp_path / "parts" / "vae"))
@@ -267,6 +268,9 @@ def test_both_presets_fit_the_size_budget_together_with_the_reader(preset):
     parts = (autoencoder.new_autoencoder(preset), diffusion.new_text_encoder(), diffusion.new_unet(preset))
     size = 2 * sum(p.numel() for part in parts for p in part.parameters())
     assert size + 1.5 * export.MIB <= export.BUDGET
+    subjects, width = {"emoji-64": (125, 24), "emoji-128": (1004, 20)}[preset]
+    judge = reader.Reader(map(str, range(subjects)), width=width)
+    assert 2 * sum(p.numel() for p in judge.parameters()) <= 1.5e6
     side = data.PRESETS[preset].size
     with torch.no_grad():
         assert parts[0].encode(torch.zeros(1, 3, side, side)).latent_dist.mean.shape == (1, 4, 16, 16)

@@ -15,7 +15,7 @@ from .loop import Settings, generator, is_main_process, train
 BLOCKS = {"emoji-64": (32, 64, 96), "emoji-128": (32, 64, 96, 96)}
 SETTINGS = {
     "emoji-64": Settings(steps=6000, batch_size=24, learning_rate=1.5e-3, ema=0.998),
-    "emoji-128": Settings(steps=20000, batch_size=128, learning_rate=1e-3, warmup=500, ema=0.999, sheet_every=2000),
+    "emoji-128": Settings(steps=12000, batch_size=128, learning_rate=1e-3, warmup=500, ema=0.999, sheet_every=2000),
 }
 DECODER_SETTINGS = {
     "emoji-64": Settings(steps=4000, batch_size=24, learning_rate=6e-4, ema=0.998, weight_decay=0.0),

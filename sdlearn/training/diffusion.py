@@ -21,7 +21,7 @@ from .loop import Settings, generator, is_main_process, train
 UNET_BLOCKS = {"emoji-64": (64, 128, 192), "emoji-128": (96, 160, 192)}
 SETTINGS = {
     "emoji-64": Settings(steps=6000, batch_size=64, learning_rate=1e-3, warmup=200, ema=0.9995),
-    "emoji-128": Settings(steps=60000, batch_size=512, learning_rate=1e-3, warmup=1000, ema=0.9998,
+    "emoji-128": Settings(steps=20000, batch_size=512, learning_rate=1e-3, warmup=500, ema=0.9995,
                           save_every=2000, sheet_every=5000),
 }  # fmt: skip
 AUGMENTATIONS = 40  # pictures of each sprite, worked out as latents before the training

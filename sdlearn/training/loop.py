@@ -116,7 +116,7 @@ def train(
         log(f"going on from step {steps.done}")
     first, last = steps.done, min(settings.steps, until or settings.steps)
     running = None
-    while steps.done < last and not (minutes and time.monotonic() - started > 60 * minutes):
+    while steps.done < last and not _out_of_time(accelerator, steps.done - first, started, minutes):
         step = steps.done
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
@@ -161,6 +161,14 @@ def mixed_precision() -> str:
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+
+
+def _out_of_time(accelerator, done: int, started: float, minutes: float | None) -> bool:
+    """Asked now and then, and answered alike in every process: none may wait for one that has left."""
+    if minutes is None or done % 20:
+        return False
+    late = torch.tensor(float(time.monotonic() - started > 60 * minutes), device=accelerator.device)
+    return accelerator.reduce(late, "sum").item() > 0
 
 
 def _save(accelerator, checkpoint: Path, settings: Settings) -> None:

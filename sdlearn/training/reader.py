@@ -9,6 +9,7 @@ It knows the subjects of `reader.subjects` and nothing else: asked about a photo
 """
 
 import json
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -69,8 +70,7 @@ class Reader(nn.Module):
         """Of each subject (B, n), each style and each background; `images` as in `read`."""
         pixels = images if torch.is_tensor(images) else _to_tensor(images)
         device = self.heads[0].weight.device
-        pixels = F.interpolate(pixels.float().to(device), (SIZE, SIZE), mode="bilinear", antialias=True)
-        logits = [self(part) for part in pixels.clamp(-1, 1).split(64)]
+        logits = [self(part) for part in resize(pixels.float().to(device)).clamp(-1, 1).split(64)]
         return tuple(torch.cat(parts).softmax(1).cpu() for parts in zip(*logits, strict=True))
 
     def read(self, images) -> list[Seen]:
@@ -98,6 +98,13 @@ class Reader(nn.Module):
     def parse(self, prompt: str) -> Reading:
         """The subject, style and background that a prompt asks for, as far as this reader knows them."""
         return parse(prompt, self.subjects, self.styles, self.backgrounds)
+
+
+def resize(pixels: torch.Tensor) -> torch.Tensor:
+    """Pictures (B, 3, H, W) at the reader's size; those that have it are left as they are."""
+    if pixels.shape[-2:] == (SIZE, SIZE):
+        return pixels
+    return F.interpolate(pixels, (SIZE, SIZE), mode="bilinear", antialias=True)
 
 
 def share(obeyed: list[Obeyed]) -> dict[str, float]:
@@ -142,21 +149,22 @@ def train_reader(pictures, vae=None, steps: int = 2500, batch_size: int = 96, se
     The rest is blurred, washed out and made noisy at random: what the reader will judge is never as sharp as artwork.
     """
     torch.manual_seed(seed)
-    art = pictures.artwork
-    reader = Reader(art.subjects).train()
+    device = pictures.artwork.sprites.device
+    subjects = pictures.artwork.subjects
+    reader = Reader(subjects, width=24 if len(subjects) < 400 else 20).train().to(device)  # at most 1.5 MB on disk
     optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
     # The round trips cost more than the training, so a pool of them is made once and drawn from.
     pool = []
     for index in range(0 if vae is None else steps // 40):
         batch = pictures.batch(-1 - index, batch_size)
-        pool.append((round_trip(vae, batch.pixels), _targets(reader, batch.readings)))
+        pool.append((resize(round_trip(vae, batch.pixels)), _targets(reader, batch.readings)))
     for step in range(steps):
         batch = pictures.batch(step, batch_size)
-        pixels, targets = worn(batch.pixels), _targets(reader, batch.readings)
+        pixels, targets = worn(resize(batch.pixels)), _targets(reader, batch.readings)
         if pool:
             old_pixels, old_targets = pool[torch.randint(len(pool), ()).item()]
-            rows = torch.randperm(batch_size)[: batch_size // 3]
+            rows = torch.randperm(batch_size, device=device)[: batch_size // 3]
             pixels[rows] = torch.roll(old_pixels[rows], torch.randint(-3, 4, (2,)).tolist(), (2, 3))
             for target, old in zip(targets, old_targets, strict=True):
                 target[rows] = old[rows]
@@ -195,18 +203,20 @@ def round_trip(vae, pixels: torch.Tensor) -> torch.Tensor:
 
 def worn(pixels: torch.Tensor) -> torch.Tensor:
     """Each picture blurred, washed out, tinted and made noisy by its own random amount; half of them stay new."""
-    amount = torch.rand(len(pixels), 1, 1, 1) * (torch.rand(len(pixels), 1, 1, 1) < 0.5)
+    rand = partial(torch.rand, len(pixels), 1, 1, 1, device=pixels.device)
+    amount = rand() * (rand() < 0.5)
     blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
     pixels = pixels.lerp(blurred, amount)
     gray = pixels.mean(1, keepdim=True)
-    pixels = pixels.lerp(gray, 0.35 * amount * torch.rand(len(pixels), 1, 1, 1))
-    pixels = pixels + 0.08 * amount * torch.randn(len(pixels), 3, 1, 1)
+    pixels = pixels.lerp(gray, 0.35 * amount * rand())
+    pixels = pixels + 0.08 * amount * torch.randn_like(pixels[:, :, :1, :1])
     return (pixels + 0.1 * amount * torch.randn_like(pixels)).clamp(-1, 1)
 
 
 def _targets(reader: Reader, readings: list[Reading]) -> list[torch.Tensor]:
     tables = (reader.subjects, reader.styles, reader.backgrounds)
-    return [torch.tensor([table.index(r[k]) for r in readings]) for k, table in enumerate(tables)]
+    device = reader.heads[0].weight.device
+    return [torch.tensor([table.index(r[k]) for r in readings], device=device) for k, table in enumerate(tables)]
 
 
 def _block(before: int, after: int, stride: int) -> nn.Sequential:
@@ -218,5 +228,4 @@ def _to_tensor(images) -> torch.Tensor:
     from ..autoencoder import to_tensor
 
     images = images if isinstance(images, (list, tuple)) else [images]
-    tensors = [to_tensor(image) for image in images]
-    return torch.cat([F.interpolate(one, (SIZE, SIZE), mode="bilinear", antialias=True) for one in tensors])
+    return torch.cat([resize(to_tensor(image)) for image in images])

@@ -73,7 +73,7 @@ def variations(pictures: Pictures, reading: Reading, count: int) -> torch.Tensor
     is_it = (art.subject == art.subjects.index(reading.subject)) & (art.style == STYLES.index(reading.style))
     dice = random.Random(f"{pictures.seed}/{reading}")
     sprites = [dice.choice(is_it.nonzero().flatten().tolist()) for _ in range(count)]
-    return pictures.compose([pictures.scene(dice, sprite, reading.background) for sprite in sprites]).pixels
+    return pictures.compose([pictures.scene(dice, sprite, reading.background) for sprite in sprites]).pixels.cpu()
 
 
 def round_trip_psnr(vae, pictures: Pictures, count: int = 256) -> dict[str, float]:

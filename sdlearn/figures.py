@@ -306,7 +306,7 @@ def noise_schedule(schedules, *, title=None) -> Figure:
         first.plot(s.signal, color=tones[0], label=str(name))
         (second if several else first).plot(s.noise, color=tones[1])
         finite = s.snr > 0  # a schedule that ends in pure noise has log SNR -inf there
-        ratio.plot(np.flatnonzero(finite), np.log10(s.snr[finite]), color=tones[2])
+        ratio.plot(finite.nonzero().ravel(), s.snr[finite].log10(), color=tones[2])
         betas.plot(s.betas, color=tones[2])
     if any(s.betas.max() > 0.1 for s in named.values()):  # as the cosine's last ones are
         betas.set_yscale("log")
@@ -408,11 +408,12 @@ def density_over_time(x, density, *, paths=None, timesteps=None, title=None) -> 
 
 
 @_style
-def tokens(pieces: Sequence[str], ids: Sequence[int], *, dropped: Sequence[str] = (), title=None) -> Figure:
+def tokens(pieces: Sequence[str], ids: Sequence[int], *, dropped: str | Sequence[str] = (), title=None) -> Figure:
     """What the text encoder reads: each piece in its box, its position above, its id below; one colour for each word.
 
     pieces: the tokenizer's own, with CLIP's "</w>" at the end of a word and its two special tokens; ids: as many.
-    Everything after the first end token is padding and shown as one box. dropped: pieces that did not fit, crossed out.
+    Everything after the first end token is padding and shown as one box. dropped: what did not fit, crossed out;
+    a text or its pieces.
     """
     _same_number(ids, len(pieces), "ids", "pieces")
     if not len(pieces):
@@ -429,6 +430,7 @@ def tokens(pieces: Sequence[str], ids: Sequence[int], *, dropped: Sequence[str] 
     if padding:
         span = f"{end + 1}" if padding == 1 else f"{end + 1}–{len(pieces) - 1}"
         boxes.append((span, f"padding × {padding}", str(ids[-1]), "#f4f4f4", False))
+    dropped = dropped.split() if isinstance(dropped, str) else dropped
     if dropped:
         boxes += [("lost", piece.removesuffix("</w>"), "—", "white", False) for piece in dropped]
 
@@ -441,8 +443,9 @@ def tokens(pieces: Sequence[str], ids: Sequence[int], *, dropped: Sequence[str] 
             x, y = margin, y + high + 2 * low + gap
         placed.append((x, y, width, where, text, number, colour))
         x += width + (1 * PT if joined else gap)
-    title = title or f"{len(pieces)} tokens" + (f", of which {padding} are padding" if padding else "")
-    title += f"; {len(dropped)} more did not fit" if dropped else ""
+    if not title:
+        title = f"{len(pieces)} tokens" + (f", of which {padding} are padding" if padding else "")
+        title += f"; {len(dropped)} more did not fit" if dropped else ""
     top = margin + 22 * PT
     fig = _canvas(max(p[0] + p[2] for p in placed) + margin, top + y + high + 2 * low + margin, title)
     w, h = fig.get_size_inches() * DPI

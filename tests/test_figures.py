@@ -1,0 +1,349 @@
+"""The lessons' figures: they show what they are given, legibly, exactly, and say so when they cannot."""
+
+import io
+import itertools
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from sdlearn import figures
+from sdlearn.schedule import NoiseSchedule
+
+
+def noise(size, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8))
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+SMALL = [noise(64, k) for k in range(8)]
+LARGE = [noise(32, k).resize((512, 512), Image.Resampling.BICUBIC) for k in range(4)]
+PIECES = ["<|startoftext|>", "a</w>", "pup", "py</w>", "<|endoftext|>"] + ["<|endoftext|>"] * 72
+IDS = [49406, 320, 1, 2, 49407] + [49407] * 72
+T = NoiseSchedule().timesteps(50)
+X = np.linspace(-3, 3, 61)
+
+# Every public drawing function, on small and on Stable Diffusion's sizes.
+DRAWN = {
+    "grid": lambda: figures.grid(SMALL, [f"a rather long caption, number {k}" for k in range(8)], title="Eight"),
+    "grid of rows": lambda: figures.grid([SMALL[:3], SMALL[3:6]], row_labels=["x", "y"], column_labels="abc"),
+    "grid of large pictures": lambda: figures.grid(LARGE, title="Four"),
+    "strip": lambda: figures.strip({"x_t": SMALL * 4, "x_0": SMALL * 4}, [f"t = {k}" for k in range(32)]),
+    "difference": lambda: figures.difference(LARGE[0], LARGE[1]),
+    "latent channels": lambda: figures.latent_channels(normal(1, 4, 16, 16), image=SMALL[0]),
+    "latent channels of two": lambda: figures.latent_channels(normal(2, 4, 64, 64), captions=["a", "b"]),
+    "guidance": lambda: figures.guidance(normal(1, 4, 16, 16), normal(1, 4, 16, 16, seed=1), 7.5),
+    "matrix": lambda: figures.matrix(normal(5, 5), row_labels="abcde", column_labels=["a long word"] * 5, title="M"),
+    "large matrix": lambda: figures.matrix(normal(77, 77).abs(), label="similarity"),
+    "curves": lambda: figures.curves(
+        {"a": ([1, 2, 4], [1.0, 0.5, 0.25]), "b": ([1, 2, 4], [1, 1, 1], [0.1, 0.1, 0.1])},
+        xlabel="n",
+        ylabel="error",
+        log="xy",
+        slope=True,
+        reference=(0.1, "chance"),
+    ),
+    "one schedule": lambda: figures.noise_schedule(NoiseSchedule()),
+    "schedules": lambda: figures.noise_schedule(
+        {"a": NoiseSchedule(beta_schedule="squaredcos_cap_v2"), "b": NoiseSchedule(rescale_betas_zero_snr=True)}
+    ),
+    "histograms": lambda: figures.histograms({f"t = {k}": normal(999) for k in range(4)}, title="H"),
+    "overlaid histograms": lambda: figures.histograms({"t": {"steps": normal(99), "jump": normal(99, seed=1)}}),
+    "density": lambda: figures.density_over_time(X, np.exp(-(X**2)) * np.ones((9, 1)), paths=normal(3, 9)),
+    "tokens": lambda: figures.tokens(PIECES, IDS),
+    "too many tokens": lambda: figures.tokens(
+        PIECES[:4] * 19 + PIECES[4:5], IDS[:4] * 19 + IDS[4:5], dropped="so lost"
+    ),
+    "number line": lambda: figures.number_line(T, 20),
+    "number lines": lambda: figures.number_line(T, {"strength 0.2": 40, "strength 1": 0}, title="Where to start"),
+}
+
+
+@pytest.fixture(scope="module", params=DRAWN)
+def figure(request):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = DRAWN[request.param]()
+        drawn.page = drawn.png()
+    return drawn
+
+
+def texts(figure):
+    return [t.get_text() for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+
+
+def image_axes(figure):
+    return [ax for ax in figure.axes if ax.get_images()]
+
+
+def pixels(figure):
+    return np.asarray(Image.open(io.BytesIO(figure.png())).convert("RGB"))
+
+
+# -- of every figure --------------------------------------------------------------------------------------------------
+
+
+def test_a_figure_is_a_figure_with_a_text_alternative(figure):
+    assert isinstance(figure, Figure)
+    assert len(figure.alt) > 10
+
+
+def test_no_text_is_smaller_than_nine_points(figure):
+    assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()) >= 9
+
+
+def test_a_figure_fits_a_notebook_and_is_sharp_but_light(figure):
+    assert figure.get_figwidth() <= 9
+    assert figure.dpi >= 120
+    assert len(figure.page) < 900_000
+
+
+def test_nothing_leaves_the_figure(figure):
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox()  # in inches
+    assert box.x0 >= -0.01 and box.y0 >= -0.01
+    assert box.x1 <= figure.get_figwidth() + 0.01 and box.y1 <= figure.get_figheight() + 0.01
+
+
+def test_a_figure_has_a_white_page_whatever_the_reader_has_set(figure):
+    page = np.asarray(Image.open(io.BytesIO(figure.page)).convert("RGB"))
+    corner = page[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corner == 255).all()
+
+
+def test_drawing_opens_no_pyplot_figure_and_leaves_the_settings_alone():
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    before, open_figures = dict(matplotlib.rcParams), plt.get_fignums()
+    for name in ("grid", "curves", "matrix"):
+        DRAWN[name]().png()
+    assert plt.get_fignums() == open_figures
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_readers_own_style_does_not_reach_the_figures():
+    import matplotlib
+
+    plain = pixels(figures.curves({"a": [1, 2]}, xlabel="x", ylabel="y"))
+    with matplotlib.rc_context({"figure.facecolor": "black", "text.color": "white", "font.size": 3}):
+        assert (pixels(figures.curves({"a": [1, 2]}, xlabel="x", ylabel="y")) == plain).all()
+
+
+def test_a_figure_shows_itself_once_with_its_text_alternative(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: shown.append((data, options)))
+    figure = figures.grid([SMALL[0]], ["<b>fox</b> & friends"])
+    figure._ipython_display_()
+    [(data, options)] = shown
+    assert set(data) == {"image/png", "text/html", "text/plain"}
+    assert 'alt="pictures: &lt;b&gt;fox&lt;/b&gt; &amp; friends"' in data["text/html"]
+    assert options["metadata"]["image/png"]["width"] == round(96 * figure.get_figwidth())
+
+
+# -- sheets of pictures -----------------------------------------------------------------------------------------------
+
+
+def test_every_picture_of_a_grid_gets_axes_and_every_caption_its_place():
+    figure = DRAWN["grid"]()
+    assert len(figure.axes) == 8
+    assert figure.alt.startswith("Eight: a rather long caption, number 0, ")
+    assert "".join(texts(figure)).count("number") == 8
+
+
+@pytest.mark.parametrize("size", [8, 16, 64, 100])
+def test_small_pictures_are_enlarged_by_whole_factors_pixel_for_pixel(size):
+    figure = figures.grid([noise(size), noise(size, 1)])
+    page = pixels(figure)
+    for ax, image in zip(figure.axes, (noise(size), noise(size, 1)), strict=True):
+        box = ax.get_window_extent()
+        factor = round(box.width) // size
+        assert factor >= 2 and round(box.width) == round(box.height) == factor * size
+        left, top = round(box.x0), page.shape[0] - round(box.y1)
+        # The hairline covers the outermost pixels, so compare inside of it, at the middle of every enlarged pixel.
+        enlarged = page[top : top + factor * size, left : left + factor * size]
+        middle = enlarged[factor // 2 :: factor, factor // 2 :: factor]
+        assert (middle[1:-1, 1:-1] == np.asarray(image)[1:-1, 1:-1]).all()
+
+
+def test_large_pictures_are_reduced_to_the_width_of_the_page():
+    figure = figures.grid([LARGE])
+    assert len(figure.axes) == 4
+    assert figure.get_figwidth() <= figures.WIDTH + 0.1
+    assert all(ax.get_window_extent().width < 512 for ax in figure.axes)
+
+
+def test_captions_are_plain_text_even_with_dollars():
+    figure = figures.grid(SMALL[:1], ["$5_ or $6^"])
+    figure.png()
+    assert "$5_ or $6^" in texts(figure)
+
+
+def test_pictures_may_be_pil_images_tensors_or_arrays():
+    tensor = torch.zeros(3, 8, 8)
+    array = np.full((8, 8, 3), 128, np.uint8)
+    pil = Image.new("RGB", (8, 8), (128, 128, 128))
+    for image in (tensor, array, torch.from_numpy(array), pil, pil.convert("L"), pil.quantize(2)):
+        assert np.abs(np.asarray(figures.picture(image), int) - 128).max() <= 1
+    assert len(figures.grid(torch.zeros(5, 3, 8, 8)).axes) == 5
+
+
+def test_transparency_is_shown_over_white():
+    assert figures.picture(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_strip_thins_a_long_trajectory_and_keeps_both_ends():
+    figure = figures.strip({"x_t": SMALL * 4, "x_0": SMALL * 4}, [f"t = {k}" for k in range(32)], at_most=6)
+    labels = [t for t in texts(figure) if t.startswith("t = ")]
+    assert len(labels) == 6 and labels[0] == "t = 0" and labels[-1] == "t = 31"
+    assert len(image_axes(figure)) == 12
+    assert {"x_t", "x_0"} < set(texts(figure))
+
+
+# -- measures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gap", [1, 16, 255])
+def test_psnr_is_the_closed_form(gap):
+    a, b = Image.new("RGB", (4, 4), (0, 0, 0)), Image.new("RGB", (4, 4), (gap, gap, gap))
+    assert figures.psnr(a, b) == pytest.approx(20 * math.log10(255 / gap), abs=1e-9)
+    assert figures.psnr(a, a) == math.inf
+
+
+def test_psnr_of_tensors_has_the_range_from_minus_one_to_one_as_its_peak():
+    assert figures.psnr(torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.02)) == pytest.approx(40, abs=1e-5)
+
+
+def test_psnr_does_not_ask_how_a_picture_is_stored():
+    image = noise(32)
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 127.5 - 1
+    assert figures.psnr(image, tensor) > 120
+
+
+def test_difference_shows_the_magnified_gap_and_its_psnr():
+    a, b = Image.new("RGB", (8, 8), (100, 100, 100)), Image.new("RGB", (8, 8), (110, 100, 100))
+    figure = figures.difference(a, b, magnify=4)
+    assert len(figure.axes) == 3
+    assert figure.axes[2].get_images()[0].get_array()[0, 0].tolist() == [40, 0, 0]
+    assert f"PSNR {figures.psnr(a, b):.1f} dB" in figure.alt
+    assert "|difference| × 4" in texts(figure)
+
+
+# -- latents, curves and diagrams -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 4, 5])
+def test_latent_channels_share_one_scale_around_zero(channels):
+    latents = torch.zeros(channels, 4, 4)
+    latents[0, 0, 0], latents[-1, 1, 1] = -2.0, 2.0
+    figure = figures.latent_channels(latents)
+    *maps, _ = figure.axes
+    assert len(maps) == channels
+    first, last = (ax.get_images()[0].get_array() for ax in (maps[0], maps[-1]))
+    orange, purple = first[0, 0], last[last.shape[0] * 3 // 8, last.shape[1] * 3 // 8]
+    assert orange[0] > orange[2] and purple[2] > purple[1]
+    assert {"−2", "0", "2"} <= set(texts(figure))
+
+
+def test_guidance_draws_the_extrapolated_prediction():
+    u, c = normal(2, 8, 8), normal(2, 8, 8, seed=1)
+    figure = figures.guidance(u, c, 1.0)
+    columns = [figure.axes[k].get_images()[0].get_array() for k in range(4)]
+    assert (columns[1] == columns[3]).all(), "at scale 1 guidance is the conditional prediction"
+    assert (columns[0] == figures.guidance(u, c, 0.0).axes[3].get_images()[0].get_array()).mean() > 0.9
+
+
+def test_the_slope_of_a_power_law_is_its_exponent():
+    n = np.array([5, 10, 20, 40])
+    figure = figures.curves({"Heun": (n, 3.0 / n**2)}, xlabel="steps", ylabel="error", log="xy", slope=True)
+    assert "Heun (slope −2.00)" in texts(figure)
+    assert {"5", "10", "20", "40"} <= set(texts(figure))
+
+
+def test_curve_names_do_not_touch_even_where_the_curves_end_together():
+    figure = figures.curves({f"curve {k}": [1, 2 + k / 1000] for k in range(6)}, xlabel="x", ylabel="y")
+    figure.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in figure.findobj(Text) if t.get_text().startswith("curve")]
+    assert len(boxes) == 6
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_the_noise_schedule_plots_its_own_tables():
+    s = NoiseSchedule()
+    first, second, ratio, betas = figures.noise_schedule(s).axes
+    assert np.allclose(first.lines[0].get_ydata() ** 2 + first.lines[1].get_ydata() ** 2, 1)
+    assert np.allclose(ratio.lines[0].get_ydata(), s.snr.log10())
+    assert np.allclose(betas.lines[0].get_ydata(), s.betas)
+    assert second.get_title(loc="left") == "Their squares sum to one"
+
+
+def test_a_schedule_that_ends_in_pure_noise_is_drawn_without_its_infinite_end():
+    ratio = figures.noise_schedule({"zero": NoiseSchedule(rescale_betas_zero_snr=True)}).axes[2]
+    assert len(ratio.lines[0].get_ydata()) == 999 and np.isfinite(ratio.lines[0].get_ydata()).all()
+
+
+def test_histograms_state_what_was_measured_and_what_was_foretold():
+    figure = figures.histograms({"t = 3": np.array([1.0, 3.0])}, mean=2, std=0.5)
+    assert {"t = 3", "measured +2.00 ± 1.00", "formula +2.00 ± 0.50"} <= set(texts(figure))
+
+
+def test_tokens_show_positions_ids_and_one_box_of_padding():
+    seen = texts(DRAWN["tokens"]())
+    assert {"pup", "py", "320", "49406", "padding × 72", "5–76", "77 tokens, of which 72 are padding"} <= set(seen)
+    assert not any("</w>" in t for t in seen)
+
+
+def test_pieces_of_one_word_share_a_colour_and_words_differ():
+    figure = DRAWN["tokens"]()
+    _, a, pup, py, *_ = (patch.get_facecolor() for patch in figure.axes[0].patches)
+    assert pup == py != a
+
+
+def test_dropped_words_are_marked():
+    seen = texts(DRAWN["too many tokens"]())
+    assert seen.count("lost") == 1 + 2  # the word itself, and the mark over each of the two boxes
+    assert "77 tokens; 2 more did not fit" in seen
+
+
+def test_the_number_line_counts_the_steps_taken():
+    seen = texts(figures.number_line(T, {"strength 0.2": 40, "all": 0}))
+    assert {"10 of 50 steps", "50 of 50 steps", "strength 0.2", str(T[0])} <= set(seen)
+    assert {"skipped", "taken", "30 of 50 steps"} <= set(texts(figures.number_line(T, 20)))
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+
+BAD = {
+    "nothing to draw": lambda: figures.grid([]),
+    "2 captions for 1 pictures": lambda: figures.grid(SMALL[:1], ["a", "b"]),
+    "1 row labels for 2 rows": lambda: figures.grid([SMALL[:1], SMALL[:1]], row_labels=["a"]),
+    "2 labels for 1 columns": lambda: figures.strip({"x": SMALL[:1]}, ["a", "b"]),
+    "1 pictures in row 'y' for 2": lambda: figures.strip({"x": SMALL[:2], "y": SMALL[:1]}),
+    "1 of 192 values that are NaN": lambda: figures.grid([torch.zeros(3, 8, 8).index_fill(0, torch.tensor(0), 0).put_(
+        torch.tensor(5), torch.tensor(math.nan))]),
+    "A picture is a PIL image": lambda: figures.grid([torch.zeros(4, 8, 8)]),
+    "of one size": lambda: figures.psnr(SMALL[0], LARGE[0]),
+    "Latents have shape": lambda: figures.latent_channels(torch.zeros(8, 8)),
+    "latents has no values": lambda: figures.latent_channels(torch.zeros(0, 4, 8, 8)),
+    "at least one curve": lambda: figures.curves({}, xlabel="x", ylabel="y"),
+    "not positive": lambda: figures.curves({"a": [0, 1]}, xlabel="x", ylabel="y", log="y"),
+    "2 ids for 1 pieces": lambda: figures.tokens(["a"], [1, 2]),
+    "from 0 to 50": lambda: figures.number_line(T, 51),
+    "a row for each timestep": lambda: figures.density_over_time(X, np.ones((61, 3))),
+    "two dimensions": lambda: figures.matrix([1.0, 2.0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_bad_input_gets_one_clear_sentence(said):
+    with pytest.raises(ValueError, match=said) as error:
+        BAD[said]()
+    assert "\n" not in str(error.value)

@@ -109,7 +109,9 @@ def train(
     ema, steps = EMA(model, settings.ema), Steps()
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(ema, steps)
-    checkpoint = folder / "checkpoint"
+    checkpoint, old = folder / "checkpoint", folder / "checkpoint.old"
+    if old.is_dir() and not checkpoint.is_dir():  # cut off between the two renames of _save
+        old.rename(checkpoint)
     if checkpoint.is_dir():
         _check_settings(checkpoint, settings)
         accelerator.load_state(str(checkpoint))
@@ -160,7 +162,9 @@ def mixed_precision() -> str:
     """bf16 where the processor computes in it, else full precision."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+    # Private names, and not in every version of torch; without them the safe answer is full precision.
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return "bf16" if any(check() for check in checks if check) else "no"
 
 
 def _out_of_time(accelerator, done: int, started: float, minutes: float | None) -> bool:

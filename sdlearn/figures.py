@@ -512,11 +512,11 @@ def number_line(timesteps: Sequence[int], start: int | Mapping = 0, *, title=Non
             ax.text((s + n - 1) / 2, row - 0.3, "taken", ha="center", color=colour, fontsize=10)
     last = len(runs) - 1
     for k in range(0, n, every):
-        ax.text(k, last + 0.42, str(k), ha="center", va="center", fontsize=10)
-        ax.text(k, last + 0.84, str(timesteps[k]), ha="center", va="center", fontsize=10, color=GREY)
-    for word, below, tone in (("index", 0.42, "black"), ("timestep", 0.84, GREY)):
+        ax.text(k, last + 0.52, str(k), ha="center", va="center", fontsize=10)
+        ax.text(k, last + 0.94, str(timesteps[k]), ha="center", va="center", fontsize=10, color=GREY)
+    for word, below, tone in (("index", 0.52, "black"), ("timestep", 0.94, GREY)):
         ax.annotate(word, (0, last + below), xytext=(-20, 0), ha="right", color=tone, **{**beside, "fontsize": 10})
-    ax.set(xlim=(-0.5, n + 0.5), ylim=(last + 1.05, -0.55))
+    ax.set(xlim=(-0.5, n + 0.5), ylim=(last + 1.15, -0.55))
     ax.axis("off")
     said = "; ".join(
         f"{name or 'the run'} starts at index {s} and takes {n - s} of {n} steps" for name, s in runs.items()

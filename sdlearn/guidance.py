@@ -11,6 +11,7 @@ conditional prediction: w = guidance_scale - 1. A negative prompt is nothing but
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -48,4 +49,7 @@ def interval(guidance_scale: float, sigma_low: float, sigma_high: float) -> Call
 
 def scale_at(guidance_scale: GuidanceScale, level: Level) -> float:
     """The number in force at one level."""
-    return float(guidance_scale(level) if callable(guidance_scale) else guidance_scale)
+    scale = float(guidance_scale(level) if callable(guidance_scale) else guidance_scale)
+    if not math.isfinite(scale):
+        raise ValueError(f"guidance_scale must be a finite number, not {scale}.")
+    return scale

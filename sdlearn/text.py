@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints import StableDiffusion
+from .schedule import whole_number
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,7 @@ def encode_ids(sd: StableDiffusion, ids: Tensor, clip_skip: int | None = None) -
 
     clip_skip: take the states that many layers before the last, through the final norm; None or 0 takes the last.
     """
-    layers = sd.text_encoder.config.num_hidden_layers
-    skip = clip_skip or 0
-    if not 0 <= skip < layers:
-        raise ValueError(f"clip_skip must lie between 0 and {layers - 1} for this text encoder, not {clip_skip}.")
+    skip = whole_number("clip_skip", clip_skip or 0, 0, sd.text_encoder.config.num_hidden_layers - 1)
     ids = ids.to(sd.text_encoder.device)
     # Some checkpoints (none of CLIP's own) were trained with the padding masked out.
     masked = getattr(sd.text_encoder.config, "use_attention_mask", False)

@@ -10,6 +10,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # nbmake's kernel is this environment's, not a user-wide one
 
+import hypothesis
 import pytest
 from random_models import save_random_model
 
@@ -21,6 +22,9 @@ sdlearn.quiet()
 def pytest_configure(config):
     # diffusers' schedulers hand tensors to numpy in a way that numpy 2 remarks on.
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
+    # A loaded machine is no defect of the code.
+    hypothesis.settings.register_profile("course", deadline=None)
+    hypothesis.settings.load_profile("course")
 
 
 @pytest.fixture(scope="session")

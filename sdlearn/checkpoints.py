@@ -7,6 +7,7 @@ layout. All of them end as the same frozen `StableDiffusion`, so a lesson never 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -236,7 +237,7 @@ def find(name: str | os.PathLike, half: bool = False) -> Path:
             f"{folder} is a single file, not a folder in the diffusers layout; convert it once with diffusers: "
             f"StableDiffusionPipeline.from_single_file(...).save_pretrained(folder)."
         )
-    if str(name).count("/") == 1 and not str(name).startswith((".", "~", "/")):
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
         return _fetch((str(name),), str(name), half)
     known = ", ".join([DEFAULT, *CHECKPOINTS])
     raise ValueError(

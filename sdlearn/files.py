@@ -115,18 +115,24 @@ def fetch(repo_id: str, half: bool) -> Path:
     if folder is not None:
         return folder
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
-    try:
+    with _failure_told(repo_id):
         info = HfApi().model_info(repo_id, files_metadata=True, timeout=20)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings}
-        files = choose_files(sizes, half)
-        _check_space(sum(sizes[name] for name in files))
-        return Path(snapshot_download(repo_id, allow_patterns=files))
-    except HFValidationError as error:
-        raise OSError(f"{repo_id} is no valid hub id") from error
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings}
+    try:
+        wanted = choose_files(sizes, half)
     except ValueError as error:
         raise OSError(f"{repo_id} is no Stable Diffusion 1 or 2 model in the diffusers layout: {error}") from error
+    with _failure_told(repo_id):
+        _check_space(sum(sizes[name] for name in wanted))
+        return Path(snapshot_download(repo_id, allow_patterns=wanted))
+
+
+@contextmanager
+def _failure_told(repo_id: str):
+    """Turns the hub's failures into an OSError that says what to do; anything else passes."""
+    try:
+        yield
     except Exception as error:
         reason = _reason(repo_id, error)
         if reason is None:

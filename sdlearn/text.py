@@ -39,22 +39,12 @@ def tokens(sd: StableDiffusion, prompt: str) -> Tokens:
     room = sd.tokenizer.model_max_length - 2
     ids = (sd.tokenizer.bos_token_id, *words[:room], sd.tokenizer.eos_token_id)
     pieces = tuple(sd.tokenizer.convert_ids_to_tokens(list(ids)))
-    return Tokens(pieces, ids, sd.tokenizer.decode(words[room:]).strip() if len(words) > room else "")
+    return Tokens(pieces, ids, sd.tokenizer.decode(words[room:]).strip())
 
 
 def token_ids(sd: StableDiffusion, prompts: str | Sequence[str]) -> Tensor:
     """(B, 77) token ids: start mark, the prompt's tokens, end mark, padding. Warns with the words that do not fit."""
-    rows = []
-    for prompt in _as_list(prompts):
-        found = tokens(sd, prompt)
-        if found.lost:
-            warnings.warn(
-                f"CLIP reads {sd.tokenizer.model_max_length - 2} tokens and drops the rest of this prompt: "
-                f"{found.lost!r}. Shorten it, or pass long_prompt=True.",
-                stacklevel=2,
-            )
-        rows.append(_padded(sd, found.ids))
-    return torch.tensor(rows)
+    return torch.tensor([row for prompt in _as_list(prompts) for row in _rows(sd, _ids(sd, prompt), 1)])
 
 
 def token_embeddings(sd: StableDiffusion, ids: Tensor) -> Tensor:
@@ -116,32 +106,17 @@ def encode_prompt(
         away from the empty prompt's (or towards it): z = z_empty + weight * (z - z_empty). A backslash keeps a bracket.
     """
     prompts = _as_list(prompts)
-    if not (long_prompt or prompt_weights):
-        return encode_ids(sd, token_ids(sd, prompts), clip_skip)
-    rows = [_weighted_tokens(sd, prompt, prompt_weights) for prompt in prompts]
     room = sd.tokenizer.model_max_length - 2
-    chunks = max(1, *(-(-len(ids) // room) for ids, _ in rows)) if long_prompt else 1
-    states = []
-    for prompt, (ids, weights) in zip(prompts, rows, strict=True):
-        if len(ids) > chunks * room:
-            token_ids(sd, prompt)  # warns, and names the words
-        parts = []
-        for c in range(chunks):
-            part = slice(c * room, (c + 1) * room)
-            parts.append(_encode_chunk(sd, ids[part], weights[part], clip_skip))
-        states.append(torch.cat(parts, dim=1))
-    return torch.cat(states)
-
-
-def _encode_chunk(sd, ids, weights, clip_skip) -> Tensor:
-    whole = (sd.tokenizer.bos_token_id, *ids, sd.tokenizer.eos_token_id)
-    states = encode_ids(sd, torch.tensor([_padded(sd, whole)]), clip_skip)
-    if all(w == 1 for w in weights):
-        return states
-    empty = encode_ids(sd, token_ids(sd, ""), clip_skip)
-    scale = torch.ones(states.shape[1])
-    scale[1 : len(weights) + 1] = torch.tensor(weights)
-    return empty + scale.to(states)[None, :, None] * (states - empty)
+    words, weights = zip(*(_weighted_tokens(sd, prompt, prompt_weights) for prompt in prompts), strict=True)
+    chunks = max(1, *(-(-len(ids) // room) for ids in words)) if long_prompt else 1
+    rows = [row for ids in words for row in _rows(sd, ids, chunks)]
+    states = encode_ids(sd, torch.tensor(rows), clip_skip)  # (B * chunks, 77, D)
+    if any(weight != 1 for row in weights for weight in row):
+        empty = encode_ids(sd, token_ids(sd, ""), clip_skip)
+        filled = [[*row, *[1.0] * (chunks * room - len(row))][: chunks * room] for row in weights]
+        scale = torch.nn.functional.pad(torch.tensor(filled).reshape(-1, room), (1, 1), value=1.0).to(states)
+        states = states + (scale[..., None] - 1) * (states - empty)
+    return states.reshape(len(prompts), -1, states.shape[-1])
 
 
 def _weighted_tokens(sd, prompt: str, prompt_weights: bool) -> tuple[list[int], list[float]]:
@@ -207,8 +182,18 @@ def _ids(sd, text: str) -> list[int]:
     return list(sd.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
 
-def _padded(sd, ids: Sequence[int]) -> list[int]:
-    return [*ids, *[sd.tokenizer.pad_token_id] * (sd.tokenizer.model_max_length - len(ids))]
+def _rows(sd, words: Sequence[int], chunks: int) -> list[list[int]]:
+    """That many rows of 77 ids, each with its marks and padding. Warns with the words beyond the last one."""
+    room = sd.tokenizer.model_max_length - 2
+    if words[chunks * room :]:
+        warnings.warn(
+            f"CLIP reads {room} tokens and drops the rest of this prompt: "
+            f"{sd.tokenizer.decode(words[chunks * room :]).strip()!r}. Shorten it, or pass long_prompt=True.",
+            stacklevel=3,
+        )
+    parts = [words[c * room : (c + 1) * room] for c in range(chunks)]
+    begin, end, pad = sd.tokenizer.bos_token_id, sd.tokenizer.eos_token_id, sd.tokenizer.pad_token_id
+    return [[begin, *part, end, *[pad] * (room - len(part))] for part in parts]
 
 
 def _real_tokens(sd, ids: Tensor) -> Tensor:

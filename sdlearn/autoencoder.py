@@ -33,35 +33,45 @@ def open_image(picture: Picture) -> Image.Image:
     A camera's rotation is applied, transparency is laid over white, 16-bit grey is brought to 8 bits, and of an
     animation the first frame is taken. Raises ValueError for a file that is no picture, broken, or absurdly large.
     """
-    if isinstance(picture, Image.Image):
-        return _as_rgb(picture)
-    path = Path(picture)
+    return _as_rgb(ImageOps.exif_transpose(picture) if isinstance(picture, Image.Image) else _read(picture))
+
+
+def _read(path: str | os.PathLike) -> Image.Image:
+    """The picture in a file, upright, decoded to its end, in the file's own mode."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"A picture is a PIL image or the path of one, not {type(path).__name__}; "
+            f"PIL.Image.fromarray makes one of an array."
+        )
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no picture at {path}.")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on odd metadata; the pixels decode, or they do not
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
-                return _as_rgb(opened)
+                return ImageOps.exif_transpose(opened)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
             f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels, too many to open; scale it down first."
         ) from error
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not a picture that Pillow can read; save it as PNG or JPEG.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise for damaged files
+    except Exception as error:  # a damaged file makes each of Pillow's decoders fail in its own way
         raise ValueError(f"The picture {path} is damaged ({error}); save or fetch it again.") from error
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.width == 0 or image.height == 0:
         raise ValueError(f"The picture is empty: {image.width}x{image.height} pixels.")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey, which convert("RGB") would clip to white
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535 if image.mode.startswith("I") else values.max() or 1.0
-        image = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode == "F":
+        raise ValueError("A picture of floats does not say which number is white; scale it to 0..255 as uint8.")
+    if image.mode.startswith("I"):  # 16-bit grey, which convert("RGB") would clip to white
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
@@ -90,8 +100,7 @@ def to_images(tensor: Tensor) -> list[Image.Image]:
 
     Raises ValueError if any value is not finite: such a picture would come out black.
     """
-    if tensor.ndim != 4 or tensor.shape[1] != 3:
-        raise ValueError(f"Expected a tensor of shape (B, 3, H, W), not {tuple(tensor.shape)}.")
+    _check_shape(tensor, 3, "H, W")
     if not torch.isfinite(tensor).all():
         raise ValueError("The picture holds values that are not finite and would come out black; decode in float32.")
     # To 8 bits before the copy to the host: a quarter of the bytes.
@@ -112,7 +121,8 @@ def encode(sd: StableDiffusion, pictures: Tensor | Picture | Sequence[Picture], 
     it, mean + std * eps, as the diffusers pipelines do.
     """
     x = pictures if isinstance(pictures, Tensor) else to_tensor(pictures)
-    sd.latent_shape(*x.shape[-2:])  # a size that does not divide is an error here, not a crop inside the network
+    _check_shape(x, 3, "H, W")
+    sd.latent_shape(*x.shape[2:])  # a size that does not divide is an error here, not a crop inside the network
     x = x.to(sd.device, sd.vae.dtype)
     distribution = sd.vae.encode(x).latent_dist
     z = distribution.mean.float()
@@ -125,10 +135,9 @@ def encode(sd: StableDiffusion, pictures: Tensor | Picture | Sequence[Picture], 
 @torch.no_grad()
 def decode(sd: StableDiffusion, latents: Tensor) -> Tensor:
     """The pictures (B, 3, H, W) of scaled latents (B, C, h, w), float32, about [-1, 1] and not clipped."""
-    if latents.ndim != 4 or latents.shape[1] != sd.latent_channels:
-        raise ValueError(f"Expected latents of shape (B, {sd.latent_channels}, h, w), not {tuple(latents.shape)}.")
+    _check_shape(latents, sd.latent_channels, "h, w")
     z = latents.float() / sd.scaling_factor + (getattr(sd.vae.config, "shift_factor", None) or 0.0)
-    return _finite(sd.vae.decode(z.to(sd.device, sd.vae.dtype)).sample.float(), "picture", sd)
+    return _finite(sd.vae.decode(z.to(sd.device, sd.vae.dtype)).sample.float(), "pixels", sd)
 
 
 def draw_noise(generator: Generators, shape: Sequence[int]) -> Tensor:
@@ -140,13 +149,17 @@ def draw_noise(generator: Generators, shape: Sequence[int]) -> Tensor:
     return torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generator])
 
 
+def _check_shape(x: Tensor, channels: int, size: str) -> None:
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(f"Expected a tensor of shape (B, {channels}, {size}), not {tuple(x.shape)}.")
+
+
 def _finite(x: Tensor, what: str, sd: StableDiffusion) -> Tensor:
     if torch.isfinite(x).all():
         return x
-    raise FloatingPointError(
-        f"The autoencoder ({sd.vae.dtype}) produced a {what} with values that are not finite; "
-        f"load the model with dtype='float32' or 'bfloat16'."
-    )
+    half = sd.vae.dtype == torch.float16
+    cure = "load the model with dtype='float32' or 'bfloat16'" if half else "look at what went in, or fetch it again"
+    raise FloatingPointError(f"The autoencoder ({sd.vae.dtype}) produced {what} that are not finite; {cure}.")
 
 
 def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
@@ -163,17 +176,17 @@ def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
     if SETTINGS_KEY in image.info:
         info.add_itxt(SETTINGS_KEY, image.info[SETTINGS_KEY])
     partial = path.with_name(path.name + ".part")
-    image.save(partial, format="PNG", pnginfo=info)
-    partial.replace(path)
+    try:
+        image.save(partial, format="PNG", pnginfo=info)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
 def read_settings(picture: Picture) -> dict:
     """The settings a picture was drawn with: of an image from this session, or of a PNG written by `save_image`."""
-    if not isinstance(picture, Image.Image):
-        with Image.open(picture) as opened:
-            opened.load()
-            picture = opened
-    if SETTINGS_KEY not in picture.info:
+    info = (picture if isinstance(picture, Image.Image) else _read(picture)).info
+    if SETTINGS_KEY not in info:
         raise ValueError("This picture carries no settings: it was not drawn by sdlearn, or another program saved it.")
-    return json.loads(picture.info[SETTINGS_KEY])
+    return json.loads(info[SETTINGS_KEY])

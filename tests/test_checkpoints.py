@@ -103,7 +103,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 @pytest.mark.parametrize("name", ["some one/tiny", "./tiny", "~/tiny", "a/b/c", "/no/where", ".."])
 def test_what_is_neither_a_folder_nor_an_id_asks_no_hub(name, cache):
-    with pytest.raises(ValueError, match="There is no model|not a model in the diffusers layout"):
+    with pytest.raises(ValueError, match=r"There is no model|not a model in the diffusers layout"):
         sdlearn.load(name, "cpu")
 
 

@@ -25,8 +25,20 @@ COMMANDS = ("course", "generate", "models", "doctor", "bench", "train")
 
 def python(*args: str, **env: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, *args], capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | env
+        [sys.executable, *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | env,
+        timeout=500,
     )
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 # -- cheap to import -----------------------------------------------------------------------------------------------
@@ -222,9 +234,7 @@ def test_a_wheel_carries_the_notebooks():
 
 def test_jupyterlab_answers_on_the_port_that_was_asked_for(tmp_path):
     pytest.importorskip("jupyterlab")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     source = tmp_path / "notebooks"
     source.mkdir()
     (source / "00_quickstart.ipynb").write_text('{"cells":[],"metadata":{},"nbformat":4,"nbformat_minor":5}')
@@ -344,7 +354,8 @@ def test_pictures_of_other_settings_are_never_overwritten(prompts, tmp_path, ran
 def test_two_processes_share_the_work(prompts, tmp_path, random_folder):
     out = tmp_path / "out"
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "sdlearn"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", str(free_port()), "-m", "sdlearn"]
     work = ["generate", "--prompts", str(prompts), "--out", str(out), "--pictures", "2", "--steps", "2"]
     work += ["--device", "cpu", "--model", str(random_folder)]
     done = python(*launch, *work)

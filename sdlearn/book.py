@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime
+from importlib.metadata import distribution
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -94,8 +95,8 @@ def build() -> Path:
     """Execute what is not fresh and build the site; returns its first page. Warnings are errors."""
     source = _stage(execute())
     shutil.rmtree(SITE, ignore_errors=True)
-    command = [sys.executable, "-m", "jupyter_book", "build", str(source), "--path-output", str(ROOT)]
-    command += ["--config", str(ROOT / "book.yml"), "-W", "--keep-going", "--quiet"]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
+    command += ["--path-output", str(ROOT), "--config", str(ROOT / "book.yml"), "-W", "--keep-going", "--quiet"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
     if run.returncode:
         raise RuntimeError(f"The book was not built:\n{run.stdout}{run.stderr}")
@@ -117,22 +118,41 @@ def _stage(executed: list[Path]) -> Path:
         (source / copy.name).write_text(json.dumps(notebook), encoding="utf-8")
     index = source / "index.md"
     index.write_text(index.read_text(encoding="utf-8").replace(SCRUBBER, first_scrubber()), encoding="utf-8")
+    extra = source / "extra"
+    (extra / "mathjax").mkdir(parents=True)
+    shutil.copy(_mathjax(), extra / "mathjax")
+    _favicon(extra / "favicon.png")
     return source
 
 
+def _mathjax() -> Path:
+    """MathJax as one file that fetches no fonts; PyPI carries it in a package that is not importable."""
+    return next(Path(f.locate()) for f in distribution("sphinx-mathjax-offline").files if f.name == "tex-svg.js")
+
+
+def _favicon(path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(COVER) as cover:
+        side = cover.height // 3
+        cover.crop((2 * side, 0, 3 * side, side)).resize((64, 64)).save(path)
+
+
 def first_scrubber() -> str:
-    """The HTML of the landing page's scrubber: six pictures drawn side by side, from noise on."""
+    """The landing page's scrubber: five pictures drawn side by side, from noise on."""
     import sdlearn
 
-    from . import autoencoder, figures
+    from . import autoencoder
 
     sd = sdlearn.load("emoji", device="cpu", dtype="float32")
-    prompts = cover_prompts()[:6]
-    run = {"seeds": [1] * len(prompts), "num_inference_steps": 20, "guidance_scale": 4, "progress": False}
+    prompts = [prompt for prompt in cover_prompts() if re.search("owl|mushroom|rocket|penguin|robot", prompt)]
+    run = {"seeds": [3] * len(prompts), "num_inference_steps": 14, "guidance_scale": 4, "progress": False}
     steps = list(sdlearn.denoise(sd, prompts, **run))
-    frames = [figures.row(autoencoder.to_images(autoencoder.decode(sd, step.latents))) for step in steps]
-    labels = [f"step {step.index + 1} of {len(steps)}" for step in steps]
-    return sdlearn.scrub(frames, labels, title="Drag: from noise to picture")._repr_html_()
+    frames = [autoencoder.to_images(autoencoder.decode(sd, step.latents)) for step in steps]
+    labels = [f"after step {step.index + 1} of {len(steps)}" for step in steps]
+    alt = f"{len(prompts)} pictures side by side, from noise to {', '.join(prompts)}"
+    scrubber = sdlearn.scrub(frames, labels, caption="Drag, or press play: noise becomes pictures.", alt=alt, start=4)
+    return f"`````{{raw}} html\n{scrubber.html}\n`````"
 
 
 def draw_cover() -> Path:

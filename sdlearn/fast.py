@@ -111,15 +111,16 @@ class _Graph:
     def __init__(self, call: Callable, *inputs: Tensor):
         self.inputs = [torch.empty_like(x).copy_(x) for x in inputs]
         self.text = inputs[2]
-        stream = torch.cuda.Stream()  # a recording must not be the first call: libraries set themselves up in it
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), _fastest_convolutions():
-            for _ in range(3):
-                call(*self.inputs)
-        torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph), _fastest_convolutions():
-            self.output = call(*self.inputs)
+        with torch.cuda.device(inputs[0].device), _fastest_convolutions():
+            stream = torch.cuda.Stream()  # a recording must not be the first call: libraries set themselves up in it
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    call(*self.inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(self.graph):
+                self.output = call(*self.inputs)
 
     def __call__(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         self.inputs[0].copy_(sample)

@@ -5,7 +5,7 @@ guidance goes further along it:
 
     guided = uncond + guidance_scale * (cond - uncond)
 
-Scale 1 is the plain conditional prediction, scale 0 the unconditional one. The paper's own w counts from the
+Scale 1 is the plain conditional prediction, scale 0 the unconditional one (diffusers takes any scale below 1 as 1). The paper's own w counts from the
 conditional prediction: w = guidance_scale - 1. A negative prompt is nothing but another text in the place of "uncond".
 """
 
@@ -29,7 +29,8 @@ def guide(uncond: Tensor, cond: Tensor, guidance_scale: float) -> Tensor:
 def rescale(guided: Tensor, cond: Tensor, guidance_rescale: float) -> Tensor:
     """Pull the standard deviation of each picture's guided prediction back towards the conditional one's.
 
-    guidance_rescale: 0 leaves it, 1 restores it fully (Lin et al. 2023, eq. 15 and 16). Cures over-exposure.
+    guidance_rescale: 0 leaves it, 1 restores it fully (Lin et al. 2023, eq. 15 and 16; diffusers: rescale_noise_cfg).
+    Cures over-exposure. All (B, C, h, w).
     """
     dims = tuple(range(1, cond.ndim))
     restored = guided * (cond.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True))

@@ -78,7 +78,8 @@ def encode_embeddings(sd: StableDiffusion, embeddings: Tensor) -> Tensor:
 def encode_ids(sd: StableDiffusion, ids: Tensor, clip_skip: int | None = None) -> Tensor:
     """The text encoder's states (B, 77, D) for (B, 77) ids.
 
-    clip_skip: take the states that many layers before the last, through the final norm; None or 0 takes the last.
+    clip_skip: take the states that many layers before the last, through the final norm; None or 0 takes the last
+        (diffusers' meaning, where transformers 5.6 and later make it fail).
     """
     skip = whole_number("clip_skip", clip_skip or 0, 0, sd.text_encoder.config.num_hidden_layers - 1)
     ids = ids.to(sd.text_encoder.device)

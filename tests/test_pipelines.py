@@ -265,3 +265,17 @@ def test_inpainting_is_the_pipeline_on_the_shipped_model(emoji, last_latents):
         emoji, picture(emoji), mask(emoji), PROMPTS, seeds=[3, 4], num_inference_steps=20, guidance_scale=5.0
     )
     assert relative_error(last_latents[-1], inpainted(emoji, "ddim", 20, 1.0)) <= TOLERANCE
+
+
+def test_inpainting_one_picture_draws_its_latents_once_for_each_seed(random_sd, last_latents):
+    sd, options = with_schedule(random_sd, prediction_type="epsilon"), {"num_inference_steps": 5, "guidance_scale": 5.0}
+    sdlearn.inpaint(sd, picture(sd), mask(sd), "a fox", seeds=[3, 4], **options)
+    sdlearn.inpaint(sd, picture(sd), mask(sd), "a fox", seed=4, **options)
+    assert relative_error(last_latents[0][1:], last_latents[1]) <= TOLERANCE
+    # diffusers draws them once, from the first seed, so that its second picture is not what the second seed draws.
+    pipe, size = pipeline("Inpaint", sd, "ddim"), {"height": sd.height, "width": sd.width, "output_type": "latent"}
+    one = {"image": picture(sd), "mask_image": mask(sd), **options, **size}
+    both = pipe("a fox", num_images_per_prompt=2, generator=generators(3, 4), **one).images
+    alone = pipe("a fox", generator=generators(4), **one).images
+    assert relative_error(both[1:], alone) > 0.01
+    assert relative_error(last_latents[1], alone) <= TOLERANCE

@@ -111,6 +111,10 @@ def test_one_linspace_step_starts_from_noise_and_diffusers_from_the_picture():
 def test_a_thousand_leading_steps_with_an_offset_would_leave_the_table():
     with pytest.raises(ValueError, match="start at timestep 1000, which was never trained"):
         NoiseSchedule().timesteps(1000)
+    theirs = scheduler("ddim", NoiseSchedule())
+    theirs.set_timesteps(1000)
+    with pytest.raises(IndexError):
+        theirs.step(NOISE, theirs.timesteps[0], NOISE)
     assert NoiseSchedule(steps_offset=0).timesteps(1000)[0] == 999
 
 

@@ -24,6 +24,7 @@ SITE = BUILD / "html"
 COVER = NOTEBOOKS / "images" / "cover.png"
 
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\([^)]*\)\s*")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 SCRUBBER = "<!-- A scrubber stands here in the built book. -->"  # in index.md
 
 COVER_SUBJECTS = """
@@ -110,11 +111,7 @@ def _stage(executed: list[Path]) -> Path:
     ignored = shutil.ignore_patterns("*.ipynb", ".*")
     shutil.copytree(NOTEBOOKS, source, ignore=ignored)
     for copy in executed:
-        notebook = json.loads(copy.read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "markdown":  # the book has its own button, and shows no picture of another host
-                cell["source"] = BADGE.sub("", "".join(cell["source"]))
-        notebook["metadata"].pop("widgets", None)
+        notebook = for_site(json.loads(copy.read_text(encoding="utf-8")))
         (source / copy.name).write_text(json.dumps(notebook), encoding="utf-8")
     index = source / "index.md"
     index.write_text(index.read_text(encoding="utf-8").replace(SCRUBBER, first_scrubber()), encoding="utf-8")
@@ -123,6 +120,17 @@ def _stage(executed: list[Path]) -> Path:
     shutil.copy(_mathjax(), extra / "mathjax")
     _favicon(extra / "favicon.png")
     return source
+
+
+def for_site(notebook: dict) -> dict:
+    """An executed notebook without what needs a kernel or another host: the book has a Colab button of its own."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = BADGE.sub("", "".join(cell["source"]))
+        else:  # a widget is nothing without its kernel; the scrubber beside it stays
+            cell["outputs"] = [o for o in cell["outputs"] if WIDGET not in o.get("data", {})]
+    notebook["metadata"].pop("widgets", None)
+    return notebook
 
 
 def _mathjax() -> Path:

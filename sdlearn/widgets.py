@@ -1,0 +1,334 @@
+"""Live controls beside a picture, for readers with a kernel; for everyone else the same picture in a scrubber.
+
+    widgets.prompt_explorer(sd)                 # as the last line of a cell
+    widgets.noise_explorer(sd, image)
+    widgets.token_explorer(sd)
+    widgets.img2img_explorer(sd, image)
+
+An explorer is a generator of `Frame`s and a few ipywidgets (7.7 or 8) whose values are its arguments. A thread runs it:
+a change is taken up after a short pause, and work that a newer change has made stale stops at its next frame, so there
+is never a queue. What goes wrong is said in place of the picture.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import torch
+from PIL import Image
+
+from . import autoencoder, figures, samplers, sampling, text
+from .checkpoints import StableDiffusion
+from .scrubber import Scrubber, scrub
+
+PAUSE = 0.3  # seconds without a further change before work begins
+REFRESH = 0.25  # seconds between two pictures of one run
+SKETCH = 8  # cells along one side of the sketch
+
+# A page that brings no widget to life keeps the scrubber; where the widget appears, the scrubber goes.
+_STILL = """<div id="ID">SCRUBBER</div><script>(() => {
+  let looks = 0;
+  const timer = setInterval(() => {
+    const live = document.querySelector(".ID"), still = document.getElementById("ID");
+    if (live && still) still.style.display = "none";
+    if (live || ++looks === 40) clearInterval(timer);
+  }, 250);
+})();</script>"""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One state of an explorer: how much is done (0..1), what to say, and a picture that is made only if shown."""
+
+    done: float
+    label: str
+    picture: Callable[[], Image.Image]
+
+
+class Explorer:
+    """Shows itself in a notebook.
+
+    work(**values): yields Frames for one set of values. controls(ipywidgets): the widgets by argument name. first: the
+    Frame of their first values. fallback: what shows without a kernel or without ipywidgets.
+    """
+
+    def __init__(
+        self, work: Callable[..., Iterator[Frame]], controls: Callable[[Any], dict], first: Frame, fallback: Scrubber
+    ):
+        self.fallback = fallback
+        self.work = work
+        self.id = f"explorer-{uuid.uuid4().hex[:12]}"
+        try:
+            import ipywidgets
+        except ImportError:  # the scrubber needs nothing
+            self.box = None
+            return
+        self.controls = controls(ipywidgets)
+        for control in self.controls.values():
+            control.style = {"description_width": "initial"}
+            control.observe(lambda change: self.redraw(), "value")
+        self.picture = ipywidgets.Image(value=_png(first.picture()), format="png")
+        self.progress = ipywidgets.FloatProgress(value=1, min=0, max=1, layout={"width": "320px"})
+        self.message = ipywidgets.HTML()
+        self._say(first.label)
+        view = ipywidgets.VBox([self.picture, self.progress, self.message])
+        panel = ipywidgets.VBox(list(self.controls.values()), layout={"min_width": "300px"})
+        self.box = ipywidgets.Box([panel, view], layout={"display": "flex", "flex_flow": "row wrap", "grid_gap": "16px"})
+        self.box.add_class(self.id)
+        self._lock = threading.Lock()
+        self._wishes = 0  # counts the changes; a run serves the newest
+        self._changed = 0.0
+        self._thread = None
+
+    def redraw(self) -> None:
+        """Ask for a picture of the controls' present values; returns at once."""
+        with self._lock:
+            self._wishes += 1
+            self._changed = time.monotonic()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, daemon=True)
+                self._thread.start()
+
+    def _serve(self) -> None:
+        served = 0
+        while True:
+            with self._lock:
+                if served == self._wishes:
+                    self._thread = None
+                    return
+                wait = self._changed + PAUSE - time.monotonic()
+                wish = self._wishes
+            if wait > 0:
+                time.sleep(wait)
+                continue
+            served = wish
+            try:
+                self._run(lambda wish=wish: wish == self._wishes)
+            except Exception as error:  # whatever it is, the reader must see it here: a thread has no cell to fail in
+                self._say(f"{type(error).__name__}: {error}", alarm=True)
+
+    def _run(self, wanted: Callable[[], bool]) -> None:
+        self._say("…")
+        shown, frame = 0.0, None
+        for frame in self.work(**{name: control.value for name, control in self.controls.items()}):
+            if not wanted():
+                return
+            self.progress.value = frame.done
+            if time.monotonic() - shown > REFRESH:
+                self.picture.value = _png(frame.picture())
+                self._say(frame.label)
+                shown = time.monotonic()
+        self.picture.value = _png(frame.picture())
+        self.progress.value = 1
+        self._say(frame.label)
+
+    def _say(self, words: str, alarm: bool = False) -> None:
+        style = ' role="alert" style="color:#b3261e;white-space:pre-wrap"' if alarm else ""
+        self.message.value = f"<span{style}>{escape(words)}</span>"
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        if self.box is None:
+            display(self.fallback)
+            return
+        display(self.box)
+        display(HTML(_STILL.replace("ID", self.id).replace("SCRUBBER", self.fallback._repr_html_())))
+
+
+def prompt_explorer(
+    sd: StableDiffusion,
+    prompt: str = "a cartoon fox on a pink background",
+    *,
+    negative_prompt: str = "",
+    seed: int = 1,
+    num_inference_steps: int = 15,
+    guidance_scale: float = 4.0,
+    sampler: str = "dpm++2m",
+) -> Explorer:
+    """Type a prompt and turn every knob of the loop; the picture is the network's guess at each step."""
+
+    def draw(prompt, negative_prompt, seed, num_inference_steps, guidance_scale, sampler):
+        run = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        run |= {"negative_prompt": negative_prompt or None, "seed": seed, "progress": False}
+        return _trajectory(sd, num_inference_steps, prompt=prompt, **run)
+
+    def controls(w):
+        return {
+            "prompt": w.Text(prompt, description="prompt"),
+            "negative_prompt": w.Text(negative_prompt, description="negative prompt"),
+            "seed": w.IntSlider(seed, 0, 100, description="seed"),
+            "num_inference_steps": w.IntSlider(num_inference_steps, 1, 50, description="steps"),
+            "guidance_scale": w.FloatSlider(guidance_scale, min=1, max=15, step=0.5, description="guidance"),
+            "sampler": w.Dropdown(options=list(samplers.SAMPLERS), value=sampler, description="sampler"),
+        }
+
+    frames = list(draw(prompt, negative_prompt, seed, num_inference_steps, guidance_scale, sampler))
+    fallback = _scrubbed(frames, f"{prompt}: what the network believes at each step")
+    return Explorer(draw, controls, frames[-1], fallback)
+
+
+def noise_explorer(sd: StableDiffusion, image, *, seed: int = 1, timestep: int = 300) -> Explorer:
+    """A picture at any training timestep, noised as pixels or as latents."""
+    original = autoencoder.fit(image, sd.width, sd.height)
+    places = {"pixels": autoencoder.to_tensor(original).to(sd.device), "latents": autoencoder.encode(sd, original)}
+    last = sd.schedule.num_train_timesteps - 1
+
+    def noised(timestep, seed, space):
+        x0 = places[space]
+        noise = autoencoder.draw_noise(torch.Generator().manual_seed(seed), x0.shape).to(x0)
+        x = sd.schedule.add_noise(x0, noise, timestep)
+        signal, amount = (float(table[timestep]) for table in (sd.schedule.signal, sd.schedule.noise))
+        label = f"t = {timestep}: {signal:.3f} × picture + {amount:.3f} × noise"
+        yield Frame(1, label, lambda: autoencoder.to_images(autoencoder.decode(sd, x) if space == "latents" else x)[0])
+
+    def controls(w):
+        return {
+            "timestep": w.IntSlider(timestep, 0, last, description="timestep"),
+            "seed": w.IntSlider(seed, 0, 100, description="seed"),
+            "space": w.ToggleButtons(options=list(places), description="noise added to"),
+        }
+
+    frames = [frame for k in range(11) for frame in noised(last * k // 10, seed, "pixels")]
+    fallback = _scrubbed(frames, "The same picture and noise at growing timesteps")
+    return Explorer(noised, controls, next(noised(timestep, seed, "pixels")), fallback)
+
+
+def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a snorfleblat") -> Explorer:
+    """Type a sentence; see its pieces, their ids, and for each piece the nearest rows of the token table."""
+
+    def read(prompt):
+        found = text.tokens(sd, prompt)
+        words = [place for place, piece in enumerate(found.pieces) if not piece.startswith("<|")]
+        near = [f"{_clean(found.pieces[k])}: {', '.join(neighbours(sd, found.ids[k])) or 'none'}" for k in words]
+        sheet = figures.tokens(found.pieces, found.ids, dropped=found.lost)
+        label = "Nearest in the token table. " + "; ".join(near) if near else "The empty prompt: two marks and padding."
+        yield Frame(1, label, lambda: Image.open(io.BytesIO(sheet.png())))
+
+    def controls(w):
+        return {"prompt": w.Text(prompt, description="sentence", layout={"width": "480px"})}
+
+    frames = list(read(prompt))
+    return Explorer(read, controls, frames[-1], _scrubbed(frames, f"The pieces of {prompt!r}, with places and ids"))
+
+
+def neighbours(sd: StableDiffusion, token: int, count: int = 3) -> list[str]:
+    """The vocabulary's entries whose rows point most nearly the same way; none for a row that was never trained."""
+    table = sd.text_encoder.get_input_embeddings().weight.detach().float()
+    norms = table.norm(dim=1)
+    if norms[token] == 0:
+        return []
+    cosines = table @ table[token] / (norms * norms[token]).clamp_min(1e-12)
+    cosines[token] = -1
+    return [_clean(piece) for piece in sd.tokenizer.convert_ids_to_tokens(cosines.topk(count).indices.tolist())]
+
+
+def img2img_explorer(
+    sd: StableDiffusion,
+    image,
+    prompt: str = "a cartoon fox on a pink background",
+    *,
+    strength: float = 0.6,
+    seed: int = 1,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 4.0,
+) -> Explorer:
+    """Start from the given picture, from your own, or from a sketch of 8 by 8 cells."""
+    given = autoencoder.fit(image, sd.width, sd.height)
+    sketch = Image.new("RGB", (SKETCH, SKETCH), "white")
+    uploaded: list[Image.Image] = []
+
+    def draw(source, prompt, strength, seed):
+        start = given
+        if source == "sketch":
+            start = sketch.resize(given.size, Image.Resampling.BICUBIC)
+        elif source == "upload":
+            if not uploaded:
+                raise ValueError("There is no picture yet: press Upload and choose one.")
+            start = autoencoder.fit(uploaded[-1], sd.width, sd.height)
+        skipped = num_inference_steps - int(num_inference_steps * strength)
+        latents = autoencoder.encode(sd, start)
+        yield Frame(0, "the start", lambda: start)
+        if skipped < num_inference_steps:
+            run = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "seed": seed}
+            run |= {"image_latents": latents, "start_step": skipped, "progress": False}
+            yield from _trajectory(sd, num_inference_steps - skipped, prompt=prompt, **run)
+
+    def controls(w):
+        colour = w.ColorPicker(value="#d63031", description="colour", style={"description_width": "initial"})
+        cells = [w.Button(layout={"width": "24px", "height": "24px", "padding": "0", "margin": "0"}) for _ in range(SKETCH**2)]
+        source = w.ToggleButtons(options=["picture", "sketch", "upload"], description="start from")
+        upload = w.FileUpload(accept="image/*", description="Upload", multiple=False)
+
+        def paint(cell, place):
+            cell.style.button_color = colour.value
+            sketch.putpixel(place, tuple(int(colour.value[k : k + 2], 16) for k in (1, 3, 5)))
+            if source.value == "sketch":
+                explorer.redraw()
+            source.value = "sketch"
+
+        for k, cell in enumerate(cells):
+            cell.style.button_color = "#ffffff"
+            cell.tooltip = f"row {k // SKETCH + 1}, column {k % SKETCH + 1}"
+            cell.on_click(lambda cell, place=(k % SKETCH, k // SKETCH): paint(cell, place))
+
+        def receive(change):
+            files = change["new"].values() if isinstance(change["new"], dict) else change["new"]  # ipywidgets 7, 8
+            for file in files:
+                uploaded[:] = [Image.open(io.BytesIO(bytes(file["content"])))]
+                source.value = "upload"
+
+        upload.observe(receive, "value")
+        grid = {"grid_template_columns": f"repeat({SKETCH}, 24px)", "grid_gap": "2px"}
+        below.extend([colour, w.GridBox(cells, layout=grid), upload])
+        return {
+            "source": source,
+            "prompt": w.Text(prompt, description="prompt"),
+            "strength": w.FloatSlider(strength, min=0, max=1, step=0.05, description="strength"),
+            "seed": w.IntSlider(seed, 0, 100, description="seed"),
+        }
+
+    below: list = []
+    frames = list(draw("picture", prompt, strength, seed))
+    fallback = _scrubbed(frames, f"{prompt}: from the given picture, strength {strength:g}")
+    explorer = Explorer(draw, controls, frames[-1], fallback)
+    if explorer.box is not None:
+        panel = explorer.box.children[0]
+        panel.children = (*panel.children, *below)
+    return explorer
+
+
+def _trajectory(sd, count: int, **run) -> Iterator[Frame]:
+    """The network's guess after each step, and at the end the picture itself."""
+    for taken, step in enumerate(sampling.denoise(sd, **run), 1):
+        yield Frame(min(taken / count, 1), f"step {min(taken, count)} of {count}", lambda x=step.x0: _decoded(sd, x))
+    yield Frame(1, f"after {count} steps", lambda: _decoded(sd, step.latents))
+
+
+def _decoded(sd, latents) -> Image.Image:
+    return autoencoder.to_images(autoencoder.decode(sd, latents))[0]
+
+
+def _scrubbed(frames: list[Frame], caption: str) -> Scrubber:
+    """At most twelve of the frames, first and last among them, to drag through without a kernel."""
+    chosen = sorted({round(k * (len(frames) - 1) / 11) for k in range(12)})
+    return scrub([frames[k].picture() for k in chosen], [frames[k].label for k in chosen], caption=caption, start=-1)
+
+
+def _png(image: Image.Image) -> bytes:
+    """The picture as PNG; a small one enlarged by a whole factor to about 320 pixels, so that its pixels stay crisp."""
+    factor = max(1, 320 // image.width)
+    file = io.BytesIO()
+    image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(file, "png")
+    return file.getvalue()
+
+
+def _clean(piece: str) -> str:
+    return piece.removesuffix("</w>")

@@ -1,0 +1,256 @@
+"""The explorers: quick under the hand, never behind it, honest about errors, and useful without a kernel."""
+
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import nbformat
+import pytest
+from PIL import Image
+
+from sdlearn import autoencoder, widgets
+from sdlearn.widgets import Explorer, Frame
+
+ipywidgets = pytest.importorskip("ipywidgets")
+GREY = Image.new("RGB", (8, 8), "grey")
+FIRST = Frame(1, "first", lambda: GREY)
+
+
+def wait(explorer, seconds=60):
+    end = time.monotonic() + seconds
+    while explorer._thread is not None:
+        assert time.monotonic() < end, "the explorer did not come to rest"
+        time.sleep(0.01)
+
+
+def small_explorer(work):
+    controls = {"seed": ipywidgets.IntSlider(0, 0, 100)}
+    return Explorer(work, lambda w: controls, FIRST, widgets._scrubbed([FIRST], "grey"))
+
+
+@pytest.fixture(scope="module")
+def apple(emoji):
+    return Image.new("RGB", (emoji.width, emoji.height), "red")
+
+
+# -- one thread, the newest wish ---------------------------------------------------------------------------------------
+
+
+def test_a_burst_of_changes_is_one_run_with_the_last_values():
+    asked = []
+
+    def work(seed):
+        asked.append(seed)
+        yield Frame(1, f"seed {seed}", lambda: GREY)
+
+    explorer = small_explorer(work)
+    for seed in range(1, 20):
+        explorer.controls["seed"].value = seed
+    wait(explorer)
+    assert asked == [19] and "seed 19" in explorer.message.value
+
+
+def test_stale_work_stops_at_its_next_frame_and_the_newest_is_served():
+    started, taken = threading.Event(), []
+
+    def work(seed):
+        for k in range(200):
+            taken.append(seed)
+            started.set()
+            time.sleep(0.01)
+            yield Frame(k / 200, f"seed {seed}", lambda: GREY)
+            if seed == 2 and k == 3:
+                return
+
+    explorer = small_explorer(work)
+    explorer.controls["seed"].value = 1
+    assert started.wait(30)
+    explorer.controls["seed"].value = 2
+    wait(explorer)
+    assert taken.count(1) < 200 and taken[-4:] == [2] * 4
+    assert "seed 2" in explorer.message.value
+
+
+def test_progress_and_pictures_come_while_it_draws():
+    seen = []
+
+    def work(seed):
+        for k in range(1, 4):
+            time.sleep(widgets.REFRESH * 1.2)
+            yield Frame(k / 3, f"step {k}", lambda k=k: Image.new("RGB", (8, 8), (k, 0, 0)))
+
+    explorer = small_explorer(work)
+    explorer.picture.observe(lambda change: seen.append(explorer.progress.value), "value")
+    explorer.redraw()
+    wait(explorer)
+    assert [round(done, 2) for done in seen[:3]] == [0.33, 0.67, 1]
+
+
+def test_an_error_is_said_in_place_and_the_next_change_draws_again():
+    def work(seed):
+        if seed == 1:
+            raise ValueError("no such <sampler>")
+        yield Frame(1, "drawn", lambda: GREY)
+
+    explorer = small_explorer(work)
+    explorer.controls["seed"].value = 1
+    wait(explorer)
+    assert 'role="alert"' in explorer.message.value and "no such &lt;sampler&gt;" in explorer.message.value
+    explorer.controls["seed"].value = 2
+    wait(explorer)
+    assert "alert" not in explorer.message.value and "drawn" in explorer.message.value
+
+
+# -- the four explorers ------------------------------------------------------------------------------------------------
+
+
+def shown(explorer):
+    return Image.open(io.BytesIO(explorer.picture.value)).convert("RGB")
+
+
+def test_prompt_explorer_ends_in_the_picture_that_text_to_image_draws(emoji):
+    import sdlearn
+
+    explorer = widgets.prompt_explorer(emoji, num_inference_steps=3)
+    explorer.controls["seed"].value = 5
+    wait(explorer)
+    settings = {name: control.value for name, control in explorer.controls.items()}
+    expected = sdlearn.text_to_image(emoji, **settings | {"negative_prompt": None}, progress=False)
+    assert shown(explorer).resize(expected.size, Image.Resampling.NEAREST).tobytes() == expected.tobytes()
+
+
+def test_noise_explorer_shows_the_formula_of_its_timestep(emoji, apple):
+    explorer = widgets.noise_explorer(emoji, apple)
+    explorer.controls["timestep"].value = 0
+    wait(explorer)
+    assert f"t = 0: {float(emoji.schedule.signal[0]):.3f}" in explorer.message.value
+    nearly_clean = autoencoder.to_tensor(shown(explorer)) - autoencoder.to_tensor(apple.resize(shown(explorer).size))
+    assert nearly_clean.abs().mean() < 0.05
+    explorer.controls["timestep"].value = emoji.schedule.num_train_timesteps - 1
+    wait(explorer)
+    assert autoencoder.to_tensor(shown(explorer)).std() > 0.5
+
+
+def test_token_explorer_names_pieces_and_neighbours(emoji):
+    explorer = widgets.token_explorer(emoji)
+    explorer.controls["prompt"].value = "a cat snorfleblat"
+    wait(explorer)
+    assert re.search(r"cat: \w+, \w+, \w+; snor: none", explorer.message.value)
+    explorer.controls["prompt"].value = ""
+    wait(explorer)
+    assert "empty prompt" in explorer.message.value
+
+
+def test_img2img_explorer_starts_from_picture_sketch_and_upload(emoji, apple):
+    explorer = widgets.img2img_explorer(emoji, apple, num_inference_steps=4)
+    panel = explorer.box.children[0].children
+    cells, upload = panel[-2].children, panel[-1]
+    explorer.controls["strength"].value = 0
+    wait(explorer)
+    from_picture = explorer.picture.value
+    cells[9].click()
+    wait(explorer)
+    assert explorer.controls["source"].value == "sketch" and explorer.picture.value != from_picture
+    file = io.BytesIO()
+    Image.new("RGB", (300, 200), "blue").save(file, "png")
+    content = file.getvalue()
+    if ipywidgets.__version__.startswith("7"):
+        upload.set_trait("value", {"blue.png": {"metadata": {"name": "blue.png"}, "content": content}})
+    else:
+        blue = {"name": "blue.png", "type": "image/png", "size": len(content), "content": memoryview(content)}
+        upload.value = ({**blue, "last_modified": __import__("datetime").datetime.now()},)
+    wait(explorer)
+    assert explorer.controls["source"].value == "upload"
+    assert autoencoder.to_tensor(shown(explorer)).mean(dim=(0, 2, 3)).argmax() == 2, "blue"
+
+
+def test_img2img_explorer_asks_for_the_upload_that_is_missing(emoji, apple):
+    explorer = widgets.img2img_explorer(emoji, apple, num_inference_steps=2)
+    explorer.controls["source"].value = "upload"
+    wait(explorer)
+    assert "press Upload" in explorer.message.value
+
+
+# -- without a kernel, and with one ------------------------------------------------------------------------------------
+
+
+def test_without_ipywidgets_the_scrubber_is_shown(emoji, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    displayed = []
+    monkeypatch.setattr("IPython.display.display", displayed.append)
+    explorer = widgets.prompt_explorer(emoji, num_inference_steps=2)
+    explorer._ipython_display_()
+    assert displayed == [explorer.fallback]
+
+
+def test_an_executed_notebook_carries_widget_and_scrubber(emoji, monkeypatch):
+    displayed = []
+    monkeypatch.setattr("IPython.display.display", displayed.append)
+    explorer = widgets.token_explorer(emoji)
+    explorer._ipython_display_()
+    box, still = displayed
+    assert box is explorer.box and explorer.fallback.html in still.data
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """JupyterLab on this machine with a notebook that shows the prompt explorer."""
+    pytest.importorskip("jupyterlab")
+    code = "import sdlearn\nfrom sdlearn import widgets\n\nsdlearn.quiet()\nsd = sdlearn.load('emoji')\n"
+    cell = nbformat.v4.new_code_cell(code + "widgets.prompt_explorer(sd, num_inference_steps=4)")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "live.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
+    command += [f"--ServerApp.root_dir={tmp_path}", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
+    folders = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")}
+    with open(tmp_path / "log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **folders})
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/lab/tree/live.ipynb"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_in_jupyterlab_a_slider_draws_a_new_picture(lab, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(lab)
+    page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click(timeout=120_000)
+    page.keyboard.press("Control+Enter")
+    picture = page.locator("[class*=explorer-] img").first
+    picture.wait_for(timeout=180_000)
+    before = picture.get_attribute("src")
+    still = page.locator("div[id^=explorer-]")
+    still.wait_for(state="hidden", timeout=20_000)
+    page.locator("[class*=explorer-] .noUi-handle").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("before => document.querySelector('[class*=explorer-] img').src !== before", arg=before)
+    page.locator("[class*=explorer-]", has_text="after 4 steps").first.wait_for(timeout=60_000)
+    page.close()
+
+
+def test_the_site_keeps_the_scrubber_and_no_widget(tmp_path, emoji):
+    from sdlearn import book
+
+    view = {"output_type": "display_data", "data": {book.WIDGET: {"model_id": "x"}, "text/plain": "VBox()"}}
+    still = {"output_type": "display_data", "data": {"text/html": "<div>scrubber</div>"}}
+    cells = [{"cell_type": "code", "outputs": [view, still]}]
+    assert book.for_site({"cells": json.loads(json.dumps(cells)), "metadata": {"widgets": {}}}) == {
+        "cells": [{"cell_type": "code", "outputs": [still]}],
+        "metadata": {},
+    }

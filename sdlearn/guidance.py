@@ -5,8 +5,9 @@ guidance goes further along it:
 
     guided = uncond + guidance_scale * (cond - uncond)
 
-Scale 1 is the plain conditional prediction, scale 0 the unconditional one (diffusers takes any scale below 1 as 1). The paper's own w counts from the
-conditional prediction: w = guidance_scale - 1. A negative prompt is nothing but another text in the place of "uncond".
+Scale 1 is the plain conditional prediction, scale 0 the unconditional one (diffusers takes any scale below 1 as 1). The
+paper's own w counts from the conditional prediction: w = guidance_scale - 1. A negative prompt is nothing but another
+text in the place of "uncond".
 """
 
 from __future__ import annotations

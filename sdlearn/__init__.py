@@ -45,6 +45,7 @@ _ROOMS = (
     "schedule",
     "scrubber",
     "text",
+    "widgets",
 )
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -80,7 +80,8 @@ class Explorer:
         self._say(first.label)
         view = ipywidgets.VBox([self.picture, self.progress, self.message])
         panel = ipywidgets.VBox(list(self.controls.values()), layout={"min_width": "300px"})
-        self.box = ipywidgets.Box([panel, view], layout={"display": "flex", "flex_flow": "row wrap", "grid_gap": "16px"})
+        side_by_side = {"display": "flex", "flex_flow": "row wrap", "grid_gap": "16px"}
+        self.box = ipywidgets.Box([panel, view], layout=side_by_side)
         self.box.add_class(self.id)
         self._lock = threading.Lock()
         self._wishes = 0  # counts the changes; a run serves the newest
@@ -263,7 +264,8 @@ def img2img_explorer(
 
     def controls(w):
         colour = w.ColorPicker(value="#d63031", description="colour", style={"description_width": "initial"})
-        cells = [w.Button(layout={"width": "24px", "height": "24px", "padding": "0", "margin": "0"}) for _ in range(SKETCH**2)]
+        small = {"width": "24px", "height": "24px", "padding": "0", "margin": "0"}
+        cells = [w.Button(layout=small) for _ in range(SKETCH**2)]
         source = w.ToggleButtons(options=["picture", "sketch", "upload"], description="start from")
         upload = w.FileUpload(accept="image/*", description="Upload", multiple=False)
 

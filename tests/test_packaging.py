@@ -53,8 +53,7 @@ def test_continuous_integration_runs_the_command_of_the_readme():
     assert command, "the README gives no test command"
     install, test = command[0].split(" && ")
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert install.replace("pip install", "pip install --quiet --disable-pip-version-check") in script
-    assert script[-1] == test
+    assert install in script and script[-1] == test
 
 
 def test_readme_maps_every_notebook_with_its_badge():

@@ -64,7 +64,9 @@ def test_begins_in_the_house_format(notebook):
     assert BADGE.format(notebook.name) in title["source"]
     assert "After this notebook you can" in title["source"] and "minutes" in title["source"]
     assert bootstrap["source"].strip() == BOOTSTRAP.strip() and bootstrap["metadata"]["tags"] == ["hide-input"]
-    assert "sdlearn.quiet()" in load["source"] and re.search(r"^sd = sdlearn\.load\(\)", load["source"], re.MULTILINE)
+    assert "sdlearn.quiet()" in load["source"] and re.search(
+        r"^sd = sdlearn\.load\((dtype=\"float32\")?\)", load["source"], re.MULTILINE
+    )
 
 
 @every_notebook

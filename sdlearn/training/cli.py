@@ -43,13 +43,14 @@ def _add_reader(subparsers):
     parser.add_argument("--steps", type=int, default=1500, help="(default: %(default)s)")
 
     def run(args):
-        from .data import PRESETS, Pictures, Variety
+        from .data import PRESETS, Pictures
         from .reader import measure_reader, save_reader, train_reader
 
-        artwork, size, vae = _artwork(args), PRESETS[args.preset].size, _model(args.vae).vae
-        varied = Variety(mirror=0.3, rotate=4, hue=4)
-        reader = train_reader(Pictures(artwork, size, varied, seed=1), vae, steps=args.steps)
-        unseen = Pictures(artwork, size, seed=1000)
+        artwork, preset, vae = _artwork(args), PRESETS[args.preset], _model(args.vae).vae
+        # Every combination, by its plain name, one subject to a picture.
+        varied = replace(preset.variety, pairs=0.0, hold_out=False)
+        reader = train_reader(Pictures(artwork, preset.size, varied, seed=1), vae, steps=args.steps)
+        unseen = Pictures(artwork, preset.size, varied, seed=1000)
         measured = {"raw": measure_reader(reader, unseen), "round_trip": measure_reader(reader, unseen, vae)}
         save_reader(reader, args.folder, measured)
         print(json.dumps(measured, indent=1))
@@ -60,13 +61,16 @@ def _add_reader(subparsers):
 def _add_autoencoder(subparsers):
     parser = _command(subparsers, "autoencoder", "train the autoencoder, or only its decoder")
     _add_run_options(parser)
-    parser.add_argument("--decoder-of", metavar="MODEL", help="train only this model's decoder; latents stay valid")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--from", dest="start", metavar="MODEL", help="go on from this model's weights")
+    start.add_argument("--decoder-of", metavar="MODEL", help="train only this model's decoder; latents stay valid")
 
     def run(args):
         from . import autoencoder
 
         table = autoencoder.DECODER_SETTINGS if args.decoder_of else autoencoder.SETTINGS
-        vae = _model(args.decoder_of).vae.requires_grad_(True) if args.decoder_of else None
+        start = args.decoder_of or args.start
+        vae = _model(start).vae.requires_grad_(True) if start else None
         _report_stop(
             args,
             autoencoder.train_autoencoder(
@@ -170,13 +174,15 @@ def _add_run_options(parser):
     parser.add_argument("--run", dest="folder", type=Path, required=True, help="folder of checkpoints, log and sheets")
     parser.add_argument("--steps", type=int, help="(default: the preset's)")
     parser.add_argument("--batch-size", type=int, help="of one process (default: the preset's)")
+    parser.add_argument("--learning-rate", type=float, help="(default: the preset's)")
     parser.add_argument("--minutes", type=float, help="stop after so long with a checkpoint; the same command goes on")
 
 
 def _settings(args, table):
     from .loop import mixed_precision
 
-    given = {name: value for name in ("steps", "batch_size") if (value := getattr(args, name)) is not None}
+    names = ("steps", "batch_size", "learning_rate")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
     return replace(table[args.preset], mixed_precision=mixed_precision(), **given)
 
 

@@ -81,18 +81,45 @@ ARTISTS = {
     "ink": ("fluent-emoji-high-contrast",),
 }
 
-SUBJECTS_64 = """
-    airplane, alarm clock, alien, avocado, balloon, banana, basketball, bear, bee, bell, bicycle, bird, birthday cake,
-    books, bus, butterfly, cactus, camera, car, carrot, castle, cat, cheese, cherries, chicken, coffee, cookie, cow,
-    crab, croissant, crown, cupcake, diamond, dinosaur, dog, dolphin, donut, dragon, duck, egg, elephant, fire, fish,
-    flamingo, fox, french fries, frog, ghost, gift, giraffe, grapes, green apple, guitar, hamburger, hedgehog,
-    helicopter, horse, hot dog, house, ice cream cone, key, koala, ladybug, lemon, lion, lollipop, maple leaf, monkey,
-    moon, mountain, mouse, mushroom, octopus, orange, owl, palm tree, pancakes, panda, parrot, pear, pencil, penguin,
-    pig, pine tree, pineapple, pizza, planet, popcorn, pumpkin, rabbit, raccoon, rainbow, red apple, red heart, robot,
-    rocket, rooster, rose, sailboat, shark, skull, snail, snowflake, snowman, soccer ball, star, strawberry, sun,
-    sunflower, t-rex, taco, teapot, teddy bear, tent, tiger, tomato, tractor, tulip, turtle, umbrella, unicorn, volcano,
-    watermelon, whale, wolf
-"""
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(text.split()).split(", "))
+
+
+# What emoji-64 draws. The first weights learned the first list in every combination, so only the second can tell
+# whether weights that started from them compose what they have not seen.
+FIRST_SUBJECTS = _names("""
+    airplane, alarm clock, alien, avocado, balloon, banana, basketball, bear, bee, bell, bicycle, bird, birthday
+    cake, books, bus, butterfly, cactus, camera, car, carrot, castle, cat, cheese, cherries, chicken, coffee,
+    cookie, cow, crab, croissant, crown, cupcake, diamond, dinosaur, dog, dolphin, donut, dragon, duck, egg,
+    elephant, fire, fish, flamingo, fox, french fries, frog, ghost, gift, giraffe, grapes, green apple, guitar,
+    hamburger, hedgehog, helicopter, horse, hot dog, house, ice cream cone, key, koala, ladybug, lemon, lion,
+    lollipop, maple leaf, monkey, moon, mountain, mouse, mushroom, octopus, orange, owl, palm tree, pancakes, panda,
+    parrot, pear, pencil, penguin, pig, pine tree, pineapple, pizza, planet, popcorn, pumpkin, rabbit, raccoon,
+    rainbow, red apple, red heart, robot, rocket, rooster, rose, sailboat, shark, skull, snail, snowflake, snowman,
+    soccer ball, star, strawberry, sun, sunflower, t-rex, taco, teapot, teddy bear, tent, tiger, tomato, tractor,
+    tulip, turtle, umbrella, unicorn, volcano, watermelon, whale, wolf
+""")
+MORE_SUBJECTS = _names("""
+    accordion, ambulance, anchor, ant, artist palette, axe, backpack, bacon, badger, bagel, ballet shoes, banjo,
+    baseball, bat, beaver, bed, bell pepper, bison, blossom, blueberries, bomb, bouquet, boxing glove, bread,
+    briefcase, broccoli, broom, bubble tea, burrito, butter, calendar, camel, candle, candy, canoe, chair, chestnut,
+    chipmunk, chocolate bar, christmas tree, church, circus tent, cloud, clown, coat, cocktail glass, coconut,
+    comet, compass, coral, crayon, crescent moon, cricket, crocodile, cucumber, custard, deer, delivery truck, dice,
+    dodo, door, dove, dress, drum, dumpling, eagle, eggplant, envelope, feather, ferris wheel, fire engine,
+    firecracker, flute, flying saucer, fountain, four leaf clover, garlic, gear, glasses, globe, goat, goose,
+    gorilla, graduation cap, hammer, hamster, handbag, headphones, hibiscus, hippopotamus, honey pot, hot pepper,
+    jeans, jellyfish, kangaroo, kite, kiwi fruit, lab coat, ladder, laptop, leopard, light bulb, lime, lipstick,
+    lizard, llama, lobster, locomotive, lotus, magnet, mango, maracas, megaphone, melon, microphone, microscope,
+    mirror, mobile phone, money bag, moose, mosquito, motor scooter, motorcycle, necktie, nest with eggs, notebook,
+    onion, open book, orangutan, otter, oyster, paintbrush, parachute, peach, peacock, peanuts, pickup truck, pie,
+    polar bear, police car, poodle, potato, potted plant, pretzel, purse, racing car, radio, rhinoceros, ribbon,
+    ring, rock, roller skate, running shoe, sandwich, satellite, saxophone, scarf, scissors, scorpion, screwdriver,
+    seal, seedling, shield, shrimp, skateboard, sloth, smiling face, snake, socks, spider, squid, sunglasses, sushi,
+    swan, taxi, telephone, telescope, television, thermometer, toilet, toolbox, top hat, tornado, train, trophy,
+    tropical fish, trumpet, turkey, violin, volleyball, waffle, watch, wheel, wine glass, worm, wrench, yarn, zebra
+""")
+SUBJECTS_64 = tuple(sorted((*FIRST_SUBJECTS, *MORE_SUBJECTS)))
 
 # Plain words for drawings whose own names nobody would type.
 PLAIN_WORDS = {
@@ -102,13 +129,26 @@ PLAIN_WORDS = {
     "gift": "wrapped-gift", "cheese": "cheese-wedge", "bee": "honeybee", "planet": "ringed-planet",
     "diamond": "gem-stone", "pine tree": "evergreen-tree", "pumpkin": "jack-o-lantern",
     "ice cream cone": "soft-ice-cream", "dinosaur": "sauropod", "donut": "doughnut", "ladybug": "lady-beetle",
-    "orange": "tangerine",
+    "orange": "tangerine", "globe": "globe-showing-americas", "dice": "game-die", "headphones": "headphone",
+    "clown": "clown-face",
 }  # fmt: skip
+
+# Of Unicode's keywords, those that name the thing itself ("puppy"), not what it brings to mind ("adorbs").
+SYNONYMS = """
+    aeroplane alpaca ape aubergine automobile ax bike bilberry blueberry boba bookbag boulder brachiosaurus
+    brontosaurus buffalo bulb bumblebee bunny burger buttercup cab cantaloupe capsicum cherry cog cogwheel computer
+    concertina copter cygnet dandelion diplodocus doughnut dromedary dynamite earth earthworm elk email evergreen
+    eyeglasses football frankfurter fries gander gem grape grasshopper grizzly hatchet hippo honeybee hotcake hotdog
+    jet jewel kitten kitty kiwi ladybird letter loaf martini mic mollusk nectarine pancake pants peahen peanut
+    pickup plane present pudding puppy reptile rucksack sapling satchel saturn saucer sauropod sausage sax scooter
+    seat serpent shoe skates sneaker spanner sprout squeezebox squirrel stocking tangerine teddy terrapin tie
+    toadstool toast tortoise trousers tv tyrannosaurus whirlwind wisent yacht
+"""
 
 
 @dataclass(frozen=True)
 class Variety:
-    """How much the composed pictures differ. The defaults are what the first weights were trained on."""
+    """How much the composed pictures differ. The defaults: scale and place only, on plain backgrounds."""
 
     coloured: float = 0.6       # share of pictures on a named colour instead of white
     mirror: float = 0.0         # share of pictures mirrored left to right
@@ -131,12 +171,10 @@ class Preset:
     variety: Variety
 
 
+VARIETY = Variety(mirror=0.5, rotate=8, hue=10, gradient=0.3, keywords=0.3, pairs=0.1, hold_out=True)
 PRESETS = {
-    "emoji-64": Preset(64, 96, all_subjects=False, all_artists=False, variety=Variety()),
-    "emoji-128": Preset(
-        128, 192, all_subjects=True, all_artists=True,
-        variety=Variety(mirror=0.5, rotate=8, hue=8, gradient=0.3, keywords=0.3, pairs=0.1, hold_out=True),
-    ),
+    "emoji-64": Preset(64, 96, all_subjects=False, all_artists=True, variety=VARIETY),
+    "emoji-128": Preset(128, 192, all_subjects=True, all_artists=True, variety=VARIETY),
 }
 
 
@@ -249,8 +287,7 @@ def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
 def _subject_names(sets: dict, cache: Path, all_subjects: bool) -> dict[str, str]:
     """{what a caption calls it: what the artists call it}, in alphabetical order."""
     if not all_subjects:
-        words = re.sub(r"\s+", " ", SUBJECTS_64).strip().split(", ")
-        return {word: PLAIN_WORDS.get(word, word.replace(" ", "-")) for word in words}
+        return {word: PLAIN_WORDS.get(word, word.replace(" ", "-")) for word in SUBJECTS_64}
     left_out = {"People & Body", "Symbols", "Flags", "Component"}
     categories = read_package(fetch("noto", cache), "metadata.json")["categories"]
     wanted = {name for category, names in categories.items() if category not in left_out for name in names}
@@ -263,15 +300,18 @@ def _subject_names(sets: dict, cache: Path, all_subjects: bool) -> dict[str, str
 
 
 def _keywords(names: dict[str, str], cache: Path) -> dict[str, tuple[str, ...]]:
-    """Unicode's keywords of each subject, without those that more than one subject shares ("pet", "fruit")."""
+    """Each subject's synonyms: the artists' own name, and Unicode's keywords that no other subject shares."""
     entries = read_package(fetch("emojibase-data", cache), "en/data.json")
     tags = {re.sub(r"[^a-z0-9]+", "-", entry["label"].lower()).strip("-"): entry.get("tags", ()) for entry in entries}
     count = Counter(tag for icon in names.values() for tag in tags.get(icon, ()))
-    taken = {*names, *STYLES, *RGB}
+    synonyms, artists_own = set(SYNONYMS.split()) - names.keys(), set(names.values())
     return {
-        subject: tuple(tag for tag in tags.get(icon, ()) if count[tag] == 1 and tag not in taken and tag.isascii())
+        subject: tuple(
+            word for word in dict.fromkeys((icon, *tags.get(icon, ())))
+            if word in synonyms and (word == icon or (count[word] == 1 and word not in artists_own))
+        )
         for subject, icon in names.items()
-    }
+    }  # fmt: skip
 
 
 # --- composing ------------------------------------------------------------------------------------------------------
@@ -312,8 +352,12 @@ class Pictures:
 
     def batch(self, index: int, batch_size: int) -> Batch:
         """Batch number `index`, on the device of the artwork's sprites."""
+        return self.compose(self.scenes(index, batch_size))
+
+    def scenes(self, index: int, batch_size: int) -> list["Scene"]:
+        """What the pictures of a batch show, not yet drawn."""
         dice = random.Random(f"{self.seed}/{index}")
-        return self.compose([self._scene(dice) for _ in range(batch_size)])
+        return [self._scene(dice) for _ in range(batch_size)]
 
     def compose(self, scenes: list["Scene"]) -> Batch:
         """The pictures of these scenes."""

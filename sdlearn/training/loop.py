@@ -22,7 +22,8 @@ class Settings:
     steps: int
     batch_size: int
     learning_rate: float
-    warmup: int = 100               # steps of linear rise; a cosine takes the rate down to a fiftieth at the end
+    warmup: int = 100               # steps of linear rise
+    cooldown: float = 0.25          # share of the steps, at the end, in which the rate falls to nothing
     ema: float = 0.9995             # decay of the running mean of the weights, which is what gets exported
     weight_decay: float = 0.01
     mixed_precision: str = "bf16"   # accelerate's: "no", "bf16", "fp16"
@@ -32,10 +33,15 @@ class Settings:
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a cosine from 1 down to 1/50 of the full rate."""
+    """Linear warm-up, a flat stretch, and 1 - sqrt down to nothing.
+
+    As good as a cosine, and until the fall begins a run may still be made shorter or longer (Haegele et al. 2024,
+    "Scaling laws and compute-optimal training beyond fixed training durations").
+    """
     rise = min(1.0, (step + 1) / max(1, settings.warmup))
-    fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    return settings.learning_rate * rise * (0.02 + 0.98 * fall)
+    start = settings.steps * (1 - settings.cooldown)
+    fall = 1 - math.sqrt(max(0.0, step - start) / (settings.steps - start)) if settings.cooldown else 1.0
+    return settings.learning_rate * min(rise, fall)
 
 
 class EMA:
@@ -113,8 +119,8 @@ def train(
     if old.is_dir() and not checkpoint.is_dir():  # cut off between the two renames of _save
         old.rename(checkpoint)
     if checkpoint.is_dir():
-        _check_settings(checkpoint, settings)
         accelerator.load_state(str(checkpoint))
+        _check_settings(checkpoint, settings, steps.done)
         log(f"going on from step {steps.done}")
     first, last = steps.done, min(settings.steps, until or settings.steps)
     running = None
@@ -190,9 +196,13 @@ def _save(accelerator, checkpoint: Path, settings: Settings) -> None:
     accelerator.wait_for_everyone()
 
 
-def _check_settings(checkpoint: Path, settings: Settings) -> None:
+def _check_settings(checkpoint: Path, settings: Settings, done: int) -> None:
+    """Refuses settings that would not lead where the checkpoint was going."""
     saved = Settings(**json.loads((checkpoint / "settings.json").read_text()))
-    if replace(saved, save_every=0, sheet_every=0) != replace(settings, save_every=0, sheet_every=0):
+    free = {"save_every": 0, "sheet_every": 0}
+    if all(learning_rate(done, s) == s.learning_rate for s in (saved, settings)):
+        free["steps"] = 0  # neither run's rate has begun to fall
+    if replace(saved, **free) != replace(settings, **free):
         raise ValueError(f"{checkpoint} was made with other settings ({saved}): use those, or another folder.")
 
 

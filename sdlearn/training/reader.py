@@ -83,13 +83,14 @@ class Reader(nn.Module):
         ]
         return [Seen(*row) for row in zip(*names, *(part.values.tolist() for part in best), strict=True)]
 
-    def obeys(self, images, prompts: str | list[str]) -> list[Obeyed]:
-        """For each picture, which parts of its prompt it shows. One prompt for all pictures, or one each."""
+    def obeys(self, images, prompts: str | Reading | list[str | Reading]) -> list[Obeyed]:
+        """For each picture, which parts of its prompt it shows. One prompt for all pictures, or one each; a prompt
+        whose words the reader does not know can be given as the `Reading` that it means."""
         seen = self.read(images)
-        prompts = [prompts] * len(seen) if isinstance(prompts, str) else list(prompts)
+        prompts = [prompts] * len(seen) if isinstance(prompts, (str, Reading)) else list(prompts)
         if len(prompts) != len(seen):
             raise ValueError(f"{len(seen)} pictures, {len(prompts)} prompts: give one prompt, or one for each picture.")
-        wanted = [self.parse(prompt) for prompt in prompts]
+        wanted = [prompt if isinstance(prompt, Reading) else self.parse(prompt) for prompt in prompts]
         return [
             Obeyed(*(None if want is None else want == got for want, got in zip(asked, shown[:3], strict=True)))
             for asked, shown in zip(wanted, seen, strict=True)

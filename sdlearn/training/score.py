@@ -9,16 +9,18 @@ from ..autoencoder import to_tensor
 from ..sampling import text_to_image
 from .autoencoder import psnr
 from .captions import BACKGROUNDS, STYLES, Reading, article
-from .data import Pictures, Variety, held_out
-from .reader import Reader, round_trip, share
+from .data import FIRST_SUBJECTS, Pictures, Variety, held_out
+from .reader import Reader, resize, round_trip, share
 
 
 def prompts(subjects, count: int, seed: int = 0, held: bool | None = None) -> list[str]:
     """Prompts that ask for a random subject, style and background each, always the same for a seed.
 
-    held: True takes only combinations that `data.held_out` names, False only the others, None any.
+    held: True takes only combinations that `data.held_out` names, of subjects that the weights a run may have started
+    from did not know; False only the other combinations, of all subjects; None any.
     """
     dice, found = random.Random(seed), []
+    subjects = [subject for subject in subjects if not held or subject not in FIRST_SUBJECTS]
     while len(found) < count:
         reading = Reading(dice.choice(subjects), dice.choice(STYLES), dice.choice(BACKGROUNDS))
         if held is None or held_out(*reading) == held:
@@ -30,6 +32,26 @@ def write(reading: Reading) -> str:
     """The plain prompt for a subject, a style and a background."""
     background = f"{article(reading.background)} {reading.background} background"
     return f"{article(reading.style)} {reading.style} {reading.subject} on {background}"
+
+
+def keyword_prompts(keywords: dict[str, tuple[str, ...]], count: int, seed: int = 0) -> list[tuple[str, Reading]]:
+    """Prompts that call a subject by another word ("a flat puppy on ..."), each with what it means."""
+    dice, found = random.Random(seed), []
+    words = [(word, subject) for subject, names in sorted(keywords.items()) for word in names]
+    for word, subject in dice.choices(words, k=count):
+        style, background = dice.choice(STYLES), dice.choice(BACKGROUNDS)
+        found.append((write(Reading(word, style, background)), Reading(subject, style, background)))
+    return found
+
+
+def pair_prompts(subjects, count: int, seed: int = 0) -> list[tuple[str, tuple[str, str]]]:
+    """Prompts that ask for two different subjects ("an ink cat and a dog on ..."), each with the two."""
+    dice, found = random.Random(seed), []
+    for _ in range(count):
+        first, second = dice.sample(list(subjects), 2)
+        words = Reading(f"{first} and {article(second)} {second}", dice.choice(STYLES), dice.choice(BACKGROUNDS))
+        found.append((write(words), (first, second)))
+    return found
 
 
 def draw(sd, prompts: list[str], seeds: list[int], batch_size: int = 16, **options) -> torch.Tensor:
@@ -45,6 +67,20 @@ def obedience(sd, reader: Reader, prompts: list[str], seed: int = 0, **options) 
     """Share of pictures right in subject, style, background and all three; picture k is drawn from seed + k."""
     pictures = draw(sd, prompts, list(range(seed, seed + len(prompts))), **options)
     return {"pictures": len(prompts), **share(reader.obeys(pictures, prompts))}
+
+
+def pair_obedience(pictures: torch.Tensor, pairs: list[tuple[str, str]], reader: Reader) -> dict[str, float]:
+    """Share of pictures (B, 3, H, W) whose halves show the two subjects: the first one left, or both in either order.
+
+    The reader knows one subject to a picture, so it is shown the middle of each half, enlarged: it misses some.
+    """
+    quarter, width = pictures.shape[-2] // 4, pictures.shape[-1] // 2
+    middle = pictures[:, :, quarter : 3 * quarter]
+    left, right = (reader.read(resize(half)) for half in (middle[..., :width], middle[..., width:]))
+    seen = [(a.subject, b.subject) for a, b in zip(left, right, strict=True)]
+    in_order = sum(shown == tuple(asked) for shown, asked in zip(seen, pairs, strict=True)) / len(pairs)
+    both = sum(set(shown) == set(asked) for shown, asked in zip(seen, pairs, strict=True)) / len(pairs)
+    return {"pictures": len(pairs), "in order": in_order, "both": both}
 
 
 def diversity(sd, prompts: list[str], seeds: int = 4, **options) -> float:
@@ -91,7 +127,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def score(
     sd, reader: Reader, artwork=None, count: int = 100, seed: int = 0, held: bool = False, **options
 ) -> dict[str, dict | float]:
-    """Everything above for one model. Without `artwork`, what needs it (PSNR, nearest) is left out.
+    """Everything above for one model. Without `artwork`, what needs it (keywords, PSNR, nearest) is left out.
 
     held: the model was trained with `Variety.hold_out`, so combinations it has seen and those it has not are scored
     apart.
@@ -101,10 +137,19 @@ def score(
         kind: obedience(sd, reader, prompts(reader.subjects, count, seed, which), seed, **options)
         for kind, which in kinds.items()
     }
+    pair_texts, pairs = zip(*pair_prompts(reader.subjects, count, seed), strict=True)
+    drawn = draw(sd, list(pair_texts), list(range(seed, seed + count)), **options)
+    result["two subjects"] = pair_obedience(drawn, list(pairs), reader)
     asked = prompts(reader.subjects, max(4, count // 10), seed)
     result["diversity"] = diversity(sd, asked, **options)
     if artwork is not None:
         unseen = Pictures(artwork, sd.height, Variety(), seed=1000 + seed)
+        scenes = Pictures(artwork, sd.height, Variety(pairs=1.0), seed=1000 + seed).scenes(0, count)
+        names = [tuple(artwork.subjects[artwork.subject[sprite]] for sprite in scene.sprites) for scene in scenes]
+        result["two subjects, composed from the artwork"] = pair_obedience(unseen.compose(scenes).pixels, names, reader)
+        texts, meant = zip(*keyword_prompts(artwork.keywords, count, seed), strict=True)
+        drawn = draw(sd, list(texts), list(range(seed, seed + count)), **options)
+        result["keywords"] = {"pictures": count, **share(reader.obeys(drawn, list(meant)))}
         result["round trip, dB"] = round_trip_psnr(sd.vae, unseen)
         result["distance to the nearest training picture"] = nearest(sd, unseen, asked, reader, **options)
     return result

@@ -280,7 +280,7 @@ def test_both_presets_fit_the_size_budget_together_with_the_reader(preset):
     parts = (autoencoder.new_autoencoder(preset), diffusion.new_text_encoder(), diffusion.new_unet(preset))
     size = 2 * sum(p.numel() for part in parts for p in part.parameters())
     assert size + 1.5 * export.MIB <= export.BUDGET
-    subjects, width = {"emoji-64": (125, 24), "emoji-128": (1004, 20)}[preset]
+    subjects, width = {"emoji-64": (len(data.SUBJECTS_64), 24), "emoji-128": (1004, 20)}[preset]
     judge = reader.Reader(map(str, range(subjects)), width=width)
     assert 2 * sum(p.numel() for p in judge.parameters()) <= 1.5e6
     side = data.PRESETS[preset].size

@@ -1,4 +1,4 @@
-"""The course as a site: `python -m sdlearn.book` executes the notebooks and builds the book in _build/html.
+"""The course as a site: `sdlearn book` executes the notebooks and builds the book in _build/html.
 
 It works in a clone of the repository, with the extra `book`. Every notebook is executed once, by nbmake on a copy
 (conftest.py), and the book is made of these copies; a copy that is newer than its notebook and the package is used
@@ -7,6 +7,7 @@ again. Nothing in the result points to another host but the links that a reader 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -93,7 +94,14 @@ def _newest(paths) -> float:
 
 
 def build() -> Path:
-    """Execute what is not fresh and build the site; returns its first page. Warnings are errors."""
+    """Execute what is not fresh and build the site; returns its first page. Warnings are errors.
+
+    Raises FileNotFoundError outside a clone, OSError without the extra `book`, and RuntimeError with the report if a
+    notebook or the build fails.
+    """
+    notebooks()  # a clone, or one sentence why not
+    if importlib.util.find_spec("jupyter_book") is None:
+        raise OSError("Jupyter Book is not installed; in the clone run: pip install -e '.[book]'")
     source = _stage(execute())
     shutil.rmtree(SITE, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
@@ -189,7 +197,3 @@ def cover_prompts() -> list[str]:
         f"a{'n' if what.strip()[0] in 'aeiou' else ''} {what.strip()} on a {where.strip()} background"
         for what, where in pairs
     ]
-
-
-if __name__ == "__main__":
-    print(draw_cover() if sys.argv[1:] == ["cover"] else build())

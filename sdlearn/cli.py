@@ -1,4 +1,4 @@
-"""The command line: `sdlearn course | generate | models | doctor | bench | train`.
+"""The command line: `sdlearn course | book | generate | models | doctor | bench | train`.
 
 Every command imports what it needs when it runs, so `sdlearn --help` answers at once. What a user can cause (a wrong
 value, a missing file, a full disk) ends in one sentence on stderr and exit status 1; anything else is a bug and keeps
@@ -44,6 +44,7 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sdlearn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_course(commands)
+    _add_book(commands)
     _add_generate(commands)
     _add_models(commands)
     _add_doctor(commands)
@@ -63,6 +64,23 @@ def _add_course(commands):
         from .course import open_course
 
         return open_course(args.dir, port=args.port, browser=not args.no_browser, options=args.options)
+
+    parser.set_defaults(run=run)
+
+
+def _add_book(commands):
+    parser = commands.add_parser(
+        "book",
+        help="build the course as a site, complete without internet",
+        description="Execute the notebooks that changed and build the site in _build/html. Needs a clone of the "
+        'repository and pip install -e ".[book]".',
+    )
+    parser.add_argument("--cover", action="store_true", help="only draw the README's picture anew")
+
+    def run(args):
+        from . import book
+
+        print(book.draw_cover() if args.cover else book.build())
 
     parser.set_defaults(run=run)
 

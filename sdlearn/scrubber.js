@@ -10,7 +10,7 @@ const style = `
 .card.dark { --back: #1c2128; --ink: #e6edf3; --soft: #adbac7; --line: #444c56; --accent: #56b4e9; }
 .stage { position: relative; display: flex; gap: 8px; justify-content: center; touch-action: pan-y; cursor: ew-resize;
   user-select: none; -webkit-user-select: none; }
-.cell { flex: 0 1 auto; min-width: 0; text-align: center; }
+.cell { flex: 0 1 auto; min-width: 0; text-align: center; display: flex; flex-direction: column; justify-content: end; }
 .name { color: var(--soft); min-height: 1.4em; overflow-wrap: anywhere; }
 img { display: block; width: 100%; height: auto; -webkit-user-drag: none; }
 img.crisp { image-rendering: pixelated; }

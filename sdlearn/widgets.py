@@ -31,6 +31,7 @@ from .scrubber import Scrubber, scrub
 PAUSE = 0.3  # seconds without a further change before work begins
 REFRESH = 0.25  # seconds between two pictures of one run
 SKETCH = 8  # cells along one side of the sketch
+SENTENCES = ("an unbelievable snorfleblat", "Fox FOX foxes", "cat CAT cats!")  # to look at without a kernel
 
 # A page that brings no widget to life keeps the scrubber; where the widget appears, the scrubber goes.
 _STILL = """<div id="ID">SCRUBBER</div><script>(() => {
@@ -197,18 +198,18 @@ def noise_explorer(sd: StableDiffusion, image, *, seed: int = 1, timestep: int =
             "space": w.ToggleButtons(options=list(places), description="noise added to"),
         }
 
-    frames = [frame for k in range(11) for frame in noised(last * k // 10, seed, "pixels")]
-    fallback = _scrubbed(frames, "The same picture and noise at growing timesteps")
+    shown = [[frame for space in places for frame in noised(last * k // 7, seed, space)] for k in range(8)]
+    fallback = _scrubbed(shown, "The same picture at growing timesteps", names=["in pixels", "in latents"])
     return Explorer(noised, controls, next(noised(timestep, seed, "pixels")), fallback)
 
 
-def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a snorfleblat") -> Explorer:
+def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a foxaroo") -> Explorer:
     """Type a sentence; see its pieces, their ids, and for each piece the nearest rows of the token table."""
 
     def read(prompt):
         found = text.tokens(sd, prompt)
-        words = [place for place, piece in enumerate(found.pieces) if not piece.startswith("<|")]
-        near = [f"{_clean(found.pieces[k])}: {', '.join(neighbours(sd, found.ids[k])) or 'none'}" for k in words]
+        words = {piece: number for piece, number in zip(found.pieces, found.ids, strict=True) if piece[:2] != "<|"}
+        near = [f"{_clean(piece)}: {' '.join(neighbours(sd, number)) or 'none'}" for piece, number in words.items()]
         sheet = figures.tokens(found.pieces, found.ids, dropped=found.lost)
         label = "Nearest in the token table. " + "; ".join(near) if near else "The empty prompt: two marks and padding."
         yield Frame(1, label, lambda: Image.open(io.BytesIO(sheet.png())))
@@ -216,18 +217,18 @@ def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a snorflebla
     def controls(w):
         return {"prompt": w.Text(prompt, description="sentence", layout={"width": "480px"})}
 
-    frames = list(read(prompt))
-    return Explorer(read, controls, frames[-1], _scrubbed(frames, f"The pieces of {prompt!r}, with places and ids"))
+    frames = [frame for sentence in (prompt, *SENTENCES) for frame in read(sentence)]
+    return Explorer(read, controls, frames[0], _scrubbed(frames, "Sentences in pieces, with places and ids", start=0))
 
 
 def neighbours(sd: StableDiffusion, token: int, count: int = 3) -> list[str]:
-    """The vocabulary's entries whose rows point most nearly the same way; none for a row that was never trained."""
+    """The pieces whose rows point most nearly the same way; none for a row that was never trained."""
     table = sd.text_encoder.get_input_embeddings().weight.detach().float()
     norms = table.norm(dim=1)
     if norms[token] == 0:
         return []
     cosines = table @ table[token] / (norms * norms[token]).clamp_min(1e-12)
-    cosines[token] = -1
+    cosines[[token, *sd.tokenizer.all_special_ids]] = -1
     return [_clean(piece) for piece in sd.tokenizer.convert_ids_to_tokens(cosines.topk(count).indices.tolist())]
 
 
@@ -257,7 +258,9 @@ def img2img_explorer(
         skipped = num_inference_steps - int(num_inference_steps * strength)
         latents = autoencoder.encode(sd, start)
         yield Frame(0, "the start", lambda: start)
-        if skipped < num_inference_steps:
+        if skipped == num_inference_steps:
+            yield Frame(1, "no step taken: to latents and back", lambda: _decoded(sd, latents))
+        else:
             run = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "seed": seed}
             run |= {"image_latents": latents, "start_step": skipped, "progress": False}
             yield from _trajectory(sd, num_inference_steps - skipped, prompt=prompt, **run)
@@ -318,10 +321,22 @@ def _decoded(sd, latents) -> Image.Image:
     return autoencoder.to_images(autoencoder.decode(sd, latents))[0]
 
 
-def _scrubbed(frames: list[Frame], caption: str) -> Scrubber:
-    """At most twelve of the frames, first and last among them, to drag through without a kernel."""
+def _scrubbed(frames: list, caption: str, *, names=None, start: int = -1) -> Scrubber:
+    """At most twelve of the Frames (or rows of Frames), first and last among them, to drag without a kernel."""
     chosen = sorted({round(k * (len(frames) - 1) / 11) for k in range(12)})
-    return scrub([frames[k].picture() for k in chosen], [frames[k].label for k in chosen], caption=caption, start=-1)
+    rows = [frames[k] if isinstance(frames[k], list) else [frames[k]] for k in chosen]
+    pictures = [[frame.picture().convert("RGB") for frame in row] for row in rows]
+    size = tuple(max(side) for side in zip(*(image.size for row in pictures for image in row), strict=True))
+    pictures = [[_padded(image, size) for image in row] for row in pictures]
+    caption = f"{caption}. In a running notebook, live controls stand here."
+    return scrub(pictures, [row[0].label for row in rows], names=names, caption=caption, start=start)
+
+
+def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture in the upper left of a white sheet."""
+    sheet = Image.new("RGB", size, "white")
+    sheet.paste(image)
+    return sheet
 
 
 def _png(image: Image.Image) -> bytes:

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 import sdlearn
-from sdlearn import checkpoints, course, doctor, generate
+from sdlearn import book, checkpoints, course, doctor, generate
 from sdlearn.cli import main
 
 ROOT = Path(sdlearn.__file__).parent.parent
-COMMANDS = ("course", "generate", "models", "doctor", "bench", "train")
+COMMANDS = ("course", "book", "generate", "models", "doctor", "bench", "train")
 
 
 def python(*args: str, **env: str) -> subprocess.CompletedProcess:
@@ -268,6 +268,21 @@ def _stop(server: subprocess.Popen):
     for process in (*psutil.Process(server.pid).children(recursive=True), psutil.Process(server.pid)):
         process.kill()
     server.wait()
+
+
+# -- book ------------------------------------------------------------------------------------------------------------
+
+
+def test_book_outside_a_clone_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(book, "NOTEBOOKS", tmp_path / "notebooks")
+    assert main(["book"]) == 1
+    assert "clone of the repository" in capsys.readouterr().err
+
+
+def test_book_without_jupyter_book_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr(book.importlib.util, "find_spec", lambda name: None)
+    assert main(["book"]) == 1
+    assert "Jupyter Book is not installed; in the clone run: pip install -e '.[book]'" in capsys.readouterr().err
 
 
 # -- generate ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 import pytest
 from nbmake.nb_run import NotebookRun
 
-from sdlearn import book
+from sdlearn import book, widgets
 
 NOTEBOOKS = book.notebooks()
 BADGE = (
@@ -84,6 +84,17 @@ def test_links_to_files_that_exist(notebook):
                 assert (notebook.parent / target).exists(), f"{cell['id']}: {target}"
 
 
+@every_notebook
+def test_has_a_live_explorer_between_what_to_try_and_what_was_seen(notebook):
+    cells = read(notebook)["cells"]
+    explorers = [k for k, cell in enumerate(cells) if re.search(r"^widgets\.\w+_explorer\(sd\b", cell["source"], re.M)]
+    assert explorers, "nothing to try out live"
+    for k in explorers:
+        assert [cell["cell_type"] for cell in cells[k - 1 : k + 2]] == ["markdown", "code", "markdown"]
+        explorer = cells[k]["source"].splitlines()[-1]
+        assert hasattr(widgets, re.match(r"widgets\.(\w+)", explorer)[1]), "the explorer is the cell's result"
+
+
 # -- as nbmake left them -----------------------------------------------------------------------------------------------
 
 
@@ -103,6 +114,24 @@ def test_prints_nothing_alarming_and_takes_no_age(notebook):
     (copy,) = book.execute([notebook])
     assert not alarming(code_cells(read(copy)))
     assert book.seconds(copy) < 300  # meant to be under 60 on two quiet cores; the summary tells the times
+
+
+@every_notebook
+def test_shows_on_the_site_a_scrubber_for_each_explorer_and_no_trace_of_a_widget(notebook):
+    (copy,) = book.execute([notebook])
+    executed = json.loads(copy.read_text(encoding="utf-8"))
+    explorers = [k for k, cell in enumerate(executed["cells"]) if "_explorer(sd" in "".join(cell["source"])]
+    for k in explorers:
+        widget, still = executed["cells"][k]["outputs"]
+        assert book.WIDGET in widget["data"]
+        assert len("".join(still["data"]["text/html"])) < 400_000, "too heavy to carry"
+    for cell in book.for_site(executed)["cells"]:
+        for output in cell.get("outputs", []):
+            text = "".join(output.get("text", output.get("data", {}).get("text/plain", "")))
+            assert not re.search(r"\b(Box|Widget|Explorer)\(|<sdlearn\.widgets", text), text
+    for k in explorers:
+        (still,) = executed["cells"][k]["outputs"]
+        assert "sdlearn-" in "".join(still["data"]["text/html"])
 
 
 @every_notebook

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from sdlearn import book
+from sdlearn import book, cli
 
 pytest.importorskip("jupyter_book", reason='the book needs its extra: pip install -e ".[test]"')
 
@@ -21,7 +21,8 @@ every_page = pytest.mark.parametrize("name", PAGES)
 
 @pytest.fixture(scope="session")
 def site():
-    return book.build().parent
+    assert cli.main(["book"]) == 0
+    return book.SITE
 
 
 @pytest.fixture(scope="session")

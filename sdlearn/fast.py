@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -60,7 +61,8 @@ class FastUNet(nn.Module):
         self.call = self._plain
         if compile:
             self.call = torch.compile(self._plain, mode="max-autotune-no-cudagraphs", fullgraph=True)
-        self.graphs: dict[tuple, _Graph] | None = {} if graph else None
+        self.graph = graph
+        self._calls: dict[tuple, Callable] = {}
         self._states: dict[int, tuple[Tensor, int | None, Tensor]] = {}
 
     @property
@@ -78,19 +80,27 @@ class FastUNet(nn.Module):
         """sample (B, C, h, w), timestep a tensor (), encoder_hidden_states (B, L, D); returns ((B, C, h, w),)."""
         if return_dict:
             raise ValueError("The fast UNet returns a tuple; pass return_dict=False.")
-        text = self._text(encoder_hidden_states)
-        if self.graphs is None:
-            return (self.call(sample, timestep, text),)
-        key = (sample.shape, text.shape)
-        if key not in self.graphs:
+        inputs = (sample, timestep, self._text(encoder_hidden_states))
+        key = tuple((x.shape, x.dtype) for x in inputs)
+        if key not in self._calls:
+            self._calls[key] = self._prepared(*inputs)
+        return (self._calls[key](*inputs),)
+
+    def _prepared(self, *inputs: Tensor) -> Callable:
+        """The fastest call for inputs of these shapes; what fails is said, and done without from then on."""
+        if self.call != self._plain:
             try:
-                self.graphs[key] = _Graph(self.call, sample, timestep, text)
+                self.call(*inputs)
             except RuntimeError as error:
-                said = str(error).splitlines()[0]
-                warnings.warn(f"The UNet runs without a CUDA graph, which could not be recorded: {said}", stacklevel=2)
-                self.graphs = None
-                return (self.call(sample, timestep, text),)
-        return (self.graphs[key](sample, timestep, text),)
+                _warn("torch.compile", error)
+                self.call = self._plain
+        if self.graph:
+            try:
+                return _Graph(self.call, *inputs)
+            except RuntimeError as error:
+                _warn("a CUDA graph", error)
+                self.graph = False
+        return self.call
 
     def _plain(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         return self.unet(sample, timestep, encoder_hidden_states=text, return_dict=False)[0]
@@ -105,22 +115,37 @@ class FastUNet(nn.Module):
         return kept[2]
 
 
+def _warn(feature: str, error: RuntimeError) -> None:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    warnings.warn(f"The UNet runs without {feature}, which failed: {said}", stacklevel=2)
+
+
 class _Graph:
-    """One recorded call for one shape: copy the inputs in, replay, copy the answer out."""
+    """One recorded call for one shape: copy the inputs in, replay, copy the answer out.
+
+    A graph repeats kernels on fixed addresses, whatever values Python saw while they were recorded. So it is recorded
+    on zeros and its answer to the real inputs is compared with an ordinary call's: RuntimeError if they differ.
+    """
 
     def __init__(self, call: Callable, *inputs: Tensor):
-        self.inputs = [torch.empty_like(x).copy_(x) for x in inputs]
-        self.text = inputs[2]
+        with torch.inference_mode(False):  # a buffer made in inference mode could be written to only there
+            self.inputs = [torch.empty_like(x).copy_(x) for x in inputs]
+        self.text = None
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(inputs[0].device), _fastest_convolutions():
             stream = torch.cuda.Stream()  # a recording must not be the first call: libraries set themselves up in it
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(3):
-                    call(*self.inputs)
+                    expected = call(*self.inputs)
             torch.cuda.current_stream().wait_stream(stream)
+            for buffer in self.inputs:
+                buffer.zero_()
             with torch.cuda.graph(self.graph):
                 self.output = call(*self.inputs)
+        error = (self(*inputs).float() - expected.float()).norm() / expected.float().norm()
+        if not error <= _TOLERANCE and expected.isfinite().all():
+            raise RuntimeError(f"its answer is off by {error:.1%} of an ordinary call's")
 
     def __call__(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         self.inputs[0].copy_(sample)
@@ -132,14 +157,18 @@ class _Graph:
         return self.output.clone()  # the next replay overwrites it
 
 
+_TOLERANCE = 0.02  # of a graph's answer, in relative L2 norm: the kernels are the same, but for cuDNN's choices
+
+
+@contextmanager
 def _fastest_convolutions():
     """Let cuDNN try its algorithms on these shapes; they come again a thousand times."""
-    return torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled,
-        benchmark=True,
-        deterministic=torch.backends.cudnn.deterministic,
-        allow_tf32=torch.backends.cudnn.allow_tf32,
-    )
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class _Columns(nn.Module):

@@ -7,6 +7,8 @@ a shape that depends on values.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -67,3 +69,45 @@ class _HiddenCopies(TorchFunctionMode):
         if makes or indexes:
             self.seen.append("tensor" if makes else "index")
         return function(*args, **kwargs)
+
+
+class RecordedCalls(TorchDispatchMode):
+    """A CUDA graph on the CPU: notes every operation with the tensors it ran on, and runs them again on the same ones.
+
+    As on a GPU, a replay looks at no Python: a value that was read while recording stays what it was.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.log: list[tuple] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.log.append((function, args, kwargs or {}, result))
+        return result
+
+    @torch.inference_mode()  # memory is memory, whichever mode it was made in
+    def replay(self):
+        for function, args, kwargs, recorded in self.log:
+            again = function(*args, **kwargs)
+            for old, new in zip(tree_leaves(recorded), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():  # else a view, or in place
+                    old.copy_(new)
+
+
+def let_the_cpu_record_graphs(monkeypatch):
+    """Put `RecordedCalls` in the place of CUDA's graphs, and nothing in the place of its streams."""
+
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    for name, stand_in in {
+        "CUDAGraph": RecordedCalls,
+        "graph": lambda graph: graph,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda stream: nullcontext(),
+        "device": lambda device: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)

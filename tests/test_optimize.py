@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from fake_device import let_the_cpu_record_graphs
 from torch.utils.flop_counter import FlopCounterMode
 
 import sdlearn
 from sdlearn.checkpoints import offload
-from sdlearn.fast import FastUNet, optimize
+from sdlearn.fast import FastUNet, _Graph, optimize
 from sdlearn.guidance import interval
 
 TOLERANCE = 1e-5  # relative L2 error of a run's latents, float32
@@ -161,11 +162,83 @@ def test_graphs_are_refused_without_a_cuda_device(emoji):
         optimize(emoji, graph=True)
 
 
-def test_a_graph_that_cannot_be_recorded_is_said_and_done_without(emoji, monkeypatch):
+def test_a_graph_that_cannot_be_recorded_is_said_and_done_without(emoji):
     fast = optimize(emoji)
-    monkeypatch.setattr(fast.unet, "graphs", {})  # as on a CUDA device; recording fails without one
-    with pytest.warns(UserWarning, match="without a CUDA graph, which could not be recorded"):
+    fast.unet.graph = True  # as on a CUDA device; recording fails without one
+    with pytest.warns(UserWarning, match="without a CUDA graph, which failed: "):
         latents = final(fast)
+    assert_same(latents, final(emoji))
+
+
+def test_a_compiler_that_fails_is_said_and_done_without(emoji):
+    def no_compiler(*_):
+        raise RuntimeError("No C++ compiler was found\nand much more")
+
+    fast = optimize(emoji)
+    fast.unet.call = no_compiler
+    with pytest.warns(UserWarning, match=r"without torch.compile, which failed: No C\+\+ compiler was found$"):
+        latents = final(fast)
+    assert_same(latents, final(emoji))
+
+
+# -- graphs, recorded on the CPU by a stand-in that replays operations on the same memory -----------------------------
+
+
+@pytest.fixture
+def graphed_emoji(emoji, monkeypatch):
+    let_the_cpu_record_graphs(monkeypatch)
+    fast = optimize(emoji)
+    fast.unet.graph = True
+    return fast
+
+
+def recorded(fast) -> int:
+    return sum(isinstance(call, _Graph) for call in fast.unet._calls.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({}, 1),
+        ({"guidance_scale": 1.0}, 1),
+        ({"guidance_scale": interval(7.5, 0.5, 5.0)}, 2),  # batches of one and of two in one run
+        ({"sampler": "plms"}, 1),
+        ({"sampler": "euler_karras"}, 1),
+        ({"long_prompt": True, "prompt": "a cat " * 60}, 1),
+    ],
+)
+def test_a_replayed_graph_draws_the_same_latents(emoji, graphed_emoji, options, sizes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(final(graphed_emoji, **options), final(emoji, **options))
+    assert recorded(graphed_emoji) == sizes
+
+
+def test_one_graph_serves_every_prompt_and_every_size_has_its_own(emoji, graphed_emoji):
+    for prompt in ("a cat", "a red house on a blue background", "a cat"):
+        assert_same(final(graphed_emoji, prompt), final(emoji, prompt))
+    assert recorded(graphed_emoji) == 1
+    for options in ({"width": emoji.width // 2}, {"seed": None, "seeds": [3, 4]}, {}):
+        assert_same(final(graphed_emoji, **options), final(emoji, **options))
+    assert recorded(graphed_emoji) == 3
+
+
+def test_a_graph_recorded_in_inference_mode_serves_outside_of_it_too(emoji, graphed_emoji):
+    with torch.inference_mode():
+        final(graphed_emoji)
+    assert_same(final(graphed_emoji, "a dog"), final(emoji, "a dog"))
+
+
+def test_a_graph_that_took_a_value_for_a_constant_is_found_out(emoji, graphed_emoji, monkeypatch):
+    plain = graphed_emoji.unet._plain
+
+    def reads_the_timestep(sample, timestep, text):
+        return plain(sample, torch.tensor(timestep.item()), text)
+
+    graphed_emoji.unet._plain = graphed_emoji.unet.call = reads_the_timestep
+    with pytest.warns(UserWarning, match=r"without a CUDA graph, which failed: its answer is off by [\d.]+%"):
+        latents = final(graphed_emoji)
+    assert recorded(graphed_emoji) == 0
     assert_same(latents, final(emoji))
 
 
@@ -181,7 +254,7 @@ def test_cuda_graphs_draw_the_same_latents(random_folder, options):
         warnings.simplefilter("error")
         for prompt in ("a cat", "a dog"):  # the second run replays what the first recorded
             assert_same(final(fast, prompt, **options), final(sd, prompt, **options), tolerance=1e-3)
-    assert fast.unet.graphs
+    assert recorded(fast)
 
 
 @needs_cuda

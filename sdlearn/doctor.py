@@ -145,7 +145,7 @@ def hub() -> Iterator[Finding]:
     import urllib.error
     import urllib.request
 
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_token
 
     from .checkpoints import models
 
@@ -162,5 +162,5 @@ def hub() -> Iterator[Finding]:
         cure = "connect to the network, or set HTTPS_PROXY or HF_ENDPOINT; the lessons run without."
         yield Finding("Hub", False, f"{constants.ENDPOINT}: {error}{cached}", cure, essential=False)
         return
-    token = "with a token" if os.environ.get("HF_TOKEN") else "without a token"
+    token = "with a token" if get_token() else "without a token"
     yield Finding("Hub", True, f"{constants.ENDPOINT} answers, {token}{cached}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import pickle
 import re
 import shutil
@@ -76,12 +77,12 @@ def choose_files(names: Iterable[str], half: bool) -> list[str]:
             raise ValueError(f"its folder {network} holds no complete weights, neither .safetensors nor .bin")
         needed.append(f"{network}/config.json")
         chosen += [f"{network}/{file}" for file in weights.files]
-    if not {"tokenizer.json", "vocab.json"} & inside["tokenizer"]:
-        needed.append("tokenizer/vocab.json")
+    if "tokenizer.json" not in inside["tokenizer"]:
+        needed += ["tokenizer/vocab.json", "tokenizer/merges.txt"]
     lost = [name for name in needed if name not in names]
     if lost:
         raise ValueError(f"it has no {' and no '.join(lost)}")
-    return [*chosen, *needed, *(["model_index.json"] if "model_index.json" in names else [])]
+    return list(dict.fromkeys([*chosen, *needed, *(["model_index.json"] if "model_index.json" in names else [])]))
 
 
 def files_of(folder: Path) -> list[str]:
@@ -114,7 +115,7 @@ def fetch(repo_id: str, half: bool) -> Path:
     folder = cached(repo_id)
     if folder is not None:
         return folder
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
     with _failure_told(repo_id):
         info = HfApi().model_info(repo_id, files_metadata=True, timeout=20)
@@ -124,7 +125,7 @@ def fetch(repo_id: str, half: bool) -> Path:
     except ValueError as error:
         raise OSError(f"{repo_id} is no Stable Diffusion 1 or 2 model in the diffusers layout: {error}") from error
     with _failure_told(repo_id):
-        _check_space(sum(sizes[name] for name in wanted))
+        _check_space(sum(sizes[name] for name in wanted if not try_to_load_from_cache(repo_id, name)))
         return Path(snapshot_download(repo_id, allow_patterns=wanted))
 
 
@@ -154,25 +155,33 @@ def _check_space(needed: int) -> None:
 
 def _reason(repo_id: str, error: Exception) -> str | None:
     """What went wrong at the hub and what to do, or None where it is none of the hub's failures."""
+    import huggingface_hub
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{repo_id}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     library = type(error).__module__.split(".")[0]
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk of {constants.HF_HUB_CACHE} is full ({error.strerror}): free some, or set HF_HOME elsewhere"
+    said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        said = getattr(error, "strerror", None) or said
+        return f"the disk of {constants.HF_HUB_CACHE} is full ({said}): free some, or set HF_HOME elsewhere"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be written ({error.strerror}): set HF_HOME to a folder of your own"
     if isinstance(error, errors.GatedRepoError):
         return f"{repo_id} is gated: accept its terms at {page} and set HF_TOKEN to a token of your account"
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"{repo_id} is not at {page}: it was withdrawn, is misspelt, or is private and needs HF_TOKEN"
     if isinstance(error, errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
         return f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset it to download"
+    if status == 401 and huggingface_hub.get_token():
+        return f"the hub refuses your token (status 401): renew HF_TOKEN at {constants.ENDPOINT}/settings/tokens"
     if status in (401, 403):
         return f"{repo_id} is closed to you (status {status}): look at {page} and set HF_TOKEN to your token"
     if status is not None:
         return f"the hub answered {repo_id} with status {status}: try again later"
+    if type(error) is RuntimeError:  # hf_xet, which fetches the weights, has no other for a lost connection
+        return f"the download of {repo_id} broke off ({said}): start it again, what is here is kept"
     if isinstance(error, OSError) or library in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
-        said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         place = f"the hub at {constants.ENDPOINT}"
         return f"{repo_id} is not in the cache and {place} cannot be reached ({said}): check the connection"
     return None
@@ -269,10 +278,14 @@ def damage_told(path: Path, pickled: bool = False):
     try:
         yield
     except (*damage, pickle.UnpicklingError, SafetensorError) as error:
+        if "allocate" in str(error):  # no memory left: the file is sound
+            raise
         what = "is damaged, or holds more than tensors (which is never run)" if pickled else "is damaged"
         said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+        # In the hub's cache this is a link. Deleted alone it would come back to the same damaged file.
+        repository = next((folder.parent for folder in path.parents if folder.name == "snapshots"), None)
         raise OSError(
-            f"{path} {what}: {said}. Delete it and fetch the checkpoint again; "
+            f"{path} {what}: {said}. Delete {repository or 'it'} and fetch the checkpoint again; "
             f"the shipped model, sdlearn.load('emoji'), needs no download."
         ) from error
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import threading
 from collections import namedtuple
@@ -14,6 +15,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import constants, file_download
 from random_models import save_random_model
 from safetensors.torch import load_file, save_file
@@ -299,6 +301,15 @@ def test_a_damaged_tokenizer_is_named(folder):
         sdlearn.load(folder, "cpu")
 
 
+def test_too_little_memory_is_not_called_damage(folder, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+
+    monkeypatch.setattr(UNet2DConditionModel, "from_pretrained", full)
+    with pytest.raises(RuntimeError, match=r"^DefaultCPUAllocator"):
+        sdlearn.load(folder, "cpu")
+
+
 def test_a_git_lfs_pointer_says_so(folder):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     (folder / "vae" / WEIGHT_FILES["vae"]).write_text(pointer)
@@ -479,6 +490,61 @@ def test_a_half_finished_download_is_finished(original, hub, cache):
     assert server.fetched == [f"unet/{WEIGHT_FILES['unet']}"]
 
 
+def test_what_is_already_here_needs_no_room(original, hub, cache, monkeypatch):
+    snapshot = put_in_cache(original, cache, "someone/tiny")
+    lost = f"vae/{WEIGHT_FILES['vae']}"
+    needed = (snapshot / lost).stat().st_size
+    (snapshot / lost).unlink()
+    hub({"someone/tiny": original})
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, needed - 1))
+    with pytest.raises(OSError, match="is full"):
+        sdlearn.load("someone/tiny", "cpu")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, needed))
+    assert sdlearn.load("someone/tiny", "cpu").name == "someone/tiny"
+
+
+def test_a_tokenizer_that_came_half_is_fetched_whole(original, hub, cache):
+    snapshot = put_in_cache(original, cache, "someone/tiny")
+    for name in ("merges.txt", "tokenizer.json"):
+        (snapshot / "tokenizer" / name).unlink(missing_ok=True)
+    source = Path(shutil.copytree(original, cache.parent / "source"))
+    shutil.copy(sdlearn.model_path() / "tokenizer" / "merges.txt", source / "tokenizer")
+    shutil.copy(sdlearn.model_path() / "tokenizer" / "vocab.json", source / "tokenizer")
+    shutil.copy(sdlearn.model_path() / "tokenizer" / "vocab.json", snapshot / "tokenizer")
+    server = hub({"someone/tiny": source})
+    assert sdlearn.text.tokens(sdlearn.load("someone/tiny", "cpu"), "cat").pieces[1] == "cat</w>"
+    assert "tokenizer/merges.txt" in server.fetched
+
+
+def test_the_cure_for_a_damaged_download_cures_it(original, hub):
+    server = hub({"someone/tiny": original})
+    sd = sdlearn.load("someone/tiny", "cpu")
+    blob = (sd.path / "unet" / WEIGHT_FILES["unet"]).resolve()
+    blob.write_bytes(blob.read_bytes()[:1000])
+    with pytest.raises(OSError, match=r"unet/.* is damaged") as caught:
+        sdlearn.load("someone/tiny", "cpu")
+    shutil.rmtree(re.search(r"Delete (.+) and fetch", str(caught.value))[1])
+    server.fetched.clear()
+    assert_same_weights(sdlearn.load("someone/tiny", "cpu"), sdlearn.load(original, "cpu"))
+    assert f"unet/{WEIGHT_FILES['unet']}" in server.fetched
+
+
+def test_diffusers_reads_what_was_downloaded(folder, hub):
+    """The pipeline needs model_index.json, and to be told of a half-precision download."""
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    index |= {"feature_extractor": ["transformers", "CLIPImageProcessor"], "requires_safety_checker": True}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    server = hub({"someone/tiny": published(folder)})
+    optional = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    sd = sdlearn.load("someone/tiny", "cpu", "float16")
+    assert not any(name.startswith(("safety_checker", "feature_extractor")) for name in server.fetched)
+    pipe = StableDiffusionPipeline.from_pretrained(sd.path, variant="fp16", **optional)
+    for key, value in sd.unet.state_dict().items():
+        torch.testing.assert_close(pipe.unet.state_dict()[key].half(), value, rtol=0, atol=0)
+
+
 def test_a_connection_that_breaks_leaves_nothing_that_loads(original, hub, cache):
     server = hub({"someone/tiny": original})
     server.cut_off_after = 100
@@ -493,6 +559,8 @@ FAILURES = {
     "gone": ((404, "RepoNotFound"), "withdrawn, is misspelt, or is private"),
     "private": ((401, "RepoNotFound"), "withdrawn, is misspelt, or is private"),
     "forbidden": (403, r"closed to you \(status 403\).*HF_TOKEN"),
+    "disabled": ((403, "DisabledRepo"), r"closed to you \(status 403\)"),
+    "busy": (429, "with status 429: try again later"),
     "down": (503, "with status 503: try again later"),
 }
 
@@ -504,6 +572,36 @@ def test_each_refusal_of_the_hub_says_what_to_do(failure, hub):
     with pytest.raises(OSError, match=said) as caught:
         sdlearn.load("someone/tiny", "cpu")
     assert "sdlearn.load('emoji')" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_token_that_is_refused_says_so(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    hub({"someone/tiny": 401})
+    with pytest.raises(OSError, match=r"refuses your token \(status 401\): renew HF_TOKEN at .*/settings/tokens"):
+        sdlearn.load("someone/tiny", "cpu")
+
+
+# What hf_xet, the downloader of large files, raises is always a RuntimeError.
+BROKEN_OFF = {
+    "lost": (RuntimeError("Task error: CAS Client Error: error sending request"), "someone/tiny broke off .*again"),
+    "full": (RuntimeError("I/O error: No space left on device (os error 28)"), "is full .*: free some, or set HF_HOME"),
+    "full, too": (OSError(errno.ENOSPC, "No space left on device"), r"is full \(No space left on device\)"),
+    "read-only": (PermissionError(errno.EACCES, "Permission denied", "/cache"), "/cache cannot be written .*HF_HOME"),
+}
+
+
+@pytest.mark.parametrize("failure", BROKEN_OFF)
+def test_a_download_that_breaks_off_says_what_to_do(failure, original, hub, monkeypatch):
+    error, said = BROKEN_OFF[failure]
+
+    def broken(*_, **__):
+        raise error
+
+    hub({"someone/tiny": original})
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(OSError, match=said) as caught:
+        sdlearn.load("someone/tiny", "cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -525,16 +623,6 @@ def test_a_full_disk_is_noticed_before_the_download(original, hub, monkeypatch):
     with pytest.raises(OSError, match=r"is full \(.* GB are needed and 0\.0 GB are free\): free some, or set HF_HOME"):
         sdlearn.load("someone/tiny", "cpu")
     assert server.fetched == []
-
-
-def test_a_disk_that_fills_up_during_the_download_says_so(original, hub, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    hub({"someone/tiny": original})
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
-    with pytest.raises(OSError, match=r"is full \(No space left on device\)"):
-        sdlearn.load("someone/tiny", "cpu")
 
 
 def test_a_repository_of_another_kind_is_refused_before_it_is_downloaded(folder, hub):

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import text_to_path
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 
 BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK = (
@@ -270,14 +271,20 @@ def curves(lines: Mapping, *, xlabel, ylabel, title=None, log: str = "", slope: 
         ax.errorbar(x, y, *error, color=colour, marker=marker if len(x) <= 40 else "", markersize=5, capsize=3)
         ends.append((y[np.argmax(x)], str(name), colour))
         places.append(x)
+    ticks = np.unique(np.concatenate(places))
     if "x" in log:
         ax.set_xscale("log")
-        ticks = np.unique(np.concatenate(places))
-        if len(ticks) <= 10:  # the numbers that were measured, instead of 6 × 10⁰
-            ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-            ax.set_xticks([], minor=True)
-    if "y" in log:
-        ax.set_yscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")  # 0.1, not 10⁻¹
+        if len(ticks) <= 10:  # the numbers that were measured, those with room for their label
+            labelled, room = [], 0.06 * np.log(ticks[-1] / ticks[0])
+            for t in ticks:
+                if not labelled or np.log(t / labelled[-1]) > room:
+                    labelled.append(t)
+            ax.set_xticks(labelled)
+            ax.set_xticks(np.setdiff1d(ticks, labelled), minor=True)
+            ax.xaxis.set_minor_formatter("")
+    elif (ticks == np.round(ticks)).all():
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no step 2.5
     ax.margins(y=0.12)
     if reference:
         ax.axhline(reference[0], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)))

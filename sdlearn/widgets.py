@@ -199,7 +199,7 @@ def noise_explorer(sd: StableDiffusion, image, *, seed: int = 1, timestep: int =
         }
 
     shown = [[frame for space in places for frame in noised(last * k // 7, seed, space)] for k in range(8)]
-    fallback = _scrubbed(shown, "The same picture at growing timesteps", names=["in pixels", "in latents"])
+    fallback = _scrubbed(shown, "The same picture at growing timesteps", names=["in pixels", "in latents"], start=3)
     return Explorer(noised, controls, next(noised(timestep, seed, "pixels")), fallback)
 
 
@@ -302,7 +302,8 @@ def img2img_explorer(
 
     below: list = []
     frames = list(draw("picture", prompt, strength, seed))
-    fallback = _scrubbed(frames, f"{prompt}: from the given picture, strength {strength:g}")
+    told = f"{prompt}: from the given picture, strength {strength:g}" if len(frames) > 2 else "To latents and back"
+    fallback = _scrubbed(frames, told)
     explorer = Explorer(draw, controls, frames[-1], fallback)
     if explorer.box is not None:
         panel = explorer.box.children[0]

@@ -276,6 +276,24 @@ def test_curve_names_do_not_touch_even_where_the_curves_end_together():
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
+@pytest.mark.parametrize("log", ["", "x"])
+@pytest.mark.parametrize(
+    "x", [(1, 2, 3, 4, 5, 6, 7.5, 10), (1, 100, 101, 102), (6, 10, 20, 50, 100, 200), range(1, 31)]
+)
+def test_tick_labels_do_not_touch(x, log):
+    figure = figures.curves({"a": (x, [1 + k for k in range(len(x))])}, xlabel="x", ylabel="y", log=log)
+    figure.draw_without_rendering()
+    labels = [t for which in ("major", "minor") for t in figure.axes[0].get_xticklabels(which=which) if t.get_text()]
+    boxes = sorted((t.get_window_extent() for t in labels), key=lambda box: box.x0)
+    assert boxes and all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
+def test_counted_steps_have_whole_numbers_on_the_axis():
+    figure = figures.curves({"a": range(5, 0, -1)}, xlabel="step", ylabel="y")
+    figure.draw_without_rendering()
+    assert all(t == round(t) for t in figure.axes[0].get_xticks())
+
+
 def test_the_noise_schedule_plots_its_own_tables():
     s = NoiseSchedule()
     first, second, ratio, betas = figures.noise_schedule(s).axes

@@ -80,7 +80,7 @@ class Report:
             rate = self.num_steps / timing.median
             reached = rate * self.step_flops
             share = f"{reached / self.peak_flops:.0%} of a large matrix product here ({_flops(self.peak_flops)})"
-            lines.append(f"{timing.name + ' loop':<20} {rate:.1f} steps/s, {_flops(reached)}: {share}")
+            lines.append(f"{timing.name + ' loop':<20} {rate:.3g} steps/s, {_flops(reached)}: {share}")
         lines.append(f"{'one step':<20} {self.step_flops / 1e9:.2f} GFLOP")
         if self.process_peak_bytes:
             lines.append(f"{'peak of the process':<20} {_size(self.process_peak_bytes)}, all of the above together")

@@ -198,7 +198,7 @@ def load(
     device: "cpu", "cuda", "mps"; None takes the fastest one present.
     dtype: "float32", "float16", "bfloat16"; None takes float16 on a CUDA device and float32 elsewhere. Beside a float16
         UNet the autoencoder stays in float32: in some checkpoints its activations pass 65504 and the picture turns
-        black. That costs a few per cent of a picture's time. bfloat16 has float32's range and is used throughout.
+        black. bfloat16 has float32's range and is used throughout.
     low_memory: for GPUs with about 4 GB. The UNet's weights stay in main memory and visit the device layer by layer
         (accelerate's sequential offload), several times slower; the autoencoder decodes one picture at a time, and
         pictures larger than it was trained on in tiles. On the CPU only the latter two apply.

@@ -1,6 +1,7 @@
 """The benchmark: it times the same work on both sides, and its numbers are what they say they are."""
 
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,6 +52,11 @@ def test_the_report_states_median_and_spread(report):
     assert any("of a large matrix product here" in line for line in lines)
     assert any(line.startswith("peak of the process") for line in lines)
     assert "emoji" in lines[1] and "3 ddim steps" in lines[1]
+
+
+def test_a_slow_model_has_a_speed_too(report):
+    slow = replace(report, loop=(bench.Timing("sdlearn", (240.0,)),), num_steps=1, step_flops=1.6e12)
+    assert "sdlearn loop         0.00417 steps/s, 6.7 GFLOP/s" in str(slow)
 
 
 @pytest.mark.parametrize(("name", "gflop"), [("sd-1.4", 803.27), ("sd-2.1-base", 804.26), ("sd-2.1", 2149.11)])

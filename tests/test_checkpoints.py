@@ -147,6 +147,22 @@ def test_the_published_configs_build_networks_of_the_published_size(name):
     assert sd.scaling_factor == 0.18215
 
 
+PAGE = (Path(__file__).parents[1] / "notebooks" / "checkpoints.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("checkpoint", checkpoints.CHECKPOINTS.values(), ids=lambda checkpoint: checkpoint.name)
+def test_the_page_on_checkpoints_states_size_and_licence(checkpoint):
+    (row,) = [line for line in PAGE.splitlines() if line.startswith("|") and f"`{checkpoint.name}`" in line]
+    assert row.endswith(f"| {checkpoint.pixels} | {checkpoint.gigabytes:.1f} GB | {checkpoint.licence} |")
+
+
+def test_the_page_on_checkpoints_states_the_memory_of_the_weights():
+    """The autoencoder's in float32, as they are beside a UNet in float16."""
+    held = [states(random_model(name, device="meta", dtype="float16")) for name in ("sd-1.4", "sd-2.1")]
+    sizes = [sum(value.nbytes for value in weights.values()) / 2**30 for weights in held]
+    assert "| Weights | {:.1f} GiB | {:.1f} GiB |".format(*sizes) in PAGE
+
+
 def test_random_weights_draw_a_finite_picture_of_a_real_models_shape(monkeypatch):
     from sdlearn import architectures
 

@@ -12,7 +12,7 @@ from sdlearn import book, cli
 
 pytest.importorskip("jupyter_book", reason='the book needs its extra: pip install -e ".[test]"')
 
-PAGES = ["index", "concepts", "conventions", *(notebook.stem for notebook in book.notebooks())]
+PAGES = ["index", "checkpoints", "concepts", "conventions", *(notebook.stem for notebook in book.notebooks())]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 SCRUBBERS = "div[id^=sdlearn-]"
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -150,7 +151,8 @@ def _line(job: Job) -> bytes:
 def _processes(model: dict | StableDiffusion | None) -> PartialState:
     """This process among those that were launched together; accelerate must be told that they meet on the CPU."""
     asked = str(model.device if isinstance(model, StableDiffusion) else (model or {}).get("device"))
-    return PartialState(cpu=asked == "cpu" or not torch.cuda.is_available())
+    # Ten minutes are allowed otherwise: too few for the others' download, or for the slowest one's last pictures.
+    return PartialState(cpu=asked == "cpu" or not torch.cuda.is_available(), timeout=timedelta(days=7))
 
 
 def _load(options: dict, processes: PartialState) -> StableDiffusion:

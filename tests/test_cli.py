@@ -380,6 +380,13 @@ def test_two_processes_share_the_work(prompts, tmp_path, random_folder):
     assert "2 processes share 6 pictures; this one draws 3." in done.stdout
 
 
+def test_processes_wait_for_the_slowest_one_however_long_it_draws(monkeypatch):
+    given = {}
+    monkeypatch.setattr(generate, "PartialState", lambda **options: given.update(options))
+    generate._processes({"device": "cpu"})
+    assert given["cpu"] and given["timeout"].days >= 1
+
+
 # -- doctor --------------------------------------------------------------------------------------------------------
 
 

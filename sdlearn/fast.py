@@ -62,9 +62,9 @@ class FastUNet(nn.Module):
         self.unet, self.project_text = _rearranged(unet)
         if next(unet.parameters()).device.type == "cuda":
             _to_channels_last(self.unet)
-        self.call = self._plain
+        self.plain = self.call = _asking(self.unet)
         if compile:
-            self.call = torch.compile(self._plain, mode="max-autotune-no-cudagraphs", fullgraph=True)
+            self.call = torch.compile(self.plain, mode="max-autotune-no-cudagraphs", fullgraph=True)
         self.graph = graph
         self._calls: dict[tuple, Callable] = {}
         self._states: dict[int, tuple[Tensor, int | None, Tensor]] = {}
@@ -92,12 +92,12 @@ class FastUNet(nn.Module):
 
     def _prepared(self, *inputs: Tensor) -> Callable:
         """The fastest call for inputs of these shapes; what fails is said, and done without from then on."""
-        if self.call != self._plain:
+        if self.call is not self.plain:
             try:
                 self.call(*inputs)
             except RuntimeError as error:
                 _warn("torch.compile", error)
-                self.call = self._plain
+                self.call = self.plain
         if self.graph:
             try:
                 return _Graph(self.call, *inputs)
@@ -105,9 +105,6 @@ class FastUNet(nn.Module):
                 _warn("a CUDA graph", error)
                 self.graph = False
         return self.call
-
-    def _plain(self, sample: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        return self.unet(sample, timestep, encoder_hidden_states=text, return_dict=False)[0]
 
     def _text(self, states: Tensor) -> Tensor:
         """The keys and values of every cross-attention for these states, (B, L, all of them side by side)."""
@@ -117,6 +114,11 @@ class FastUNet(nn.Module):
         if kept is None or kept[0] is not states or kept[1] != version:
             kept = self._states[len(states)] = (states, version, self.project_text(states))
         return kept[2]
+
+
+def _asking(unet: nn.Module) -> Callable:
+    """A call of tensors alone. (No method of FastUNet: that would be a cycle, and gigabytes would wait for gc.)"""
+    return lambda sample, timestep, text: unet(sample, timestep, encoder_hidden_states=text, return_dict=False)[0]
 
 
 def _warn(feature: str, error: RuntimeError) -> None:

@@ -1,6 +1,8 @@
 """The fast path: the same latents, the same calls, less work; and a message where it does not fit."""
 
+import gc
 import warnings
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -223,6 +225,21 @@ def test_one_graph_serves_every_prompt_and_every_size_has_its_own(emoji, graphed
     assert recorded(graphed_emoji) == 3
 
 
+def test_memory_is_free_as_soon_as_the_model_is_dropped(random_folder, monkeypatch):
+    let_the_cpu_record_graphs(monkeypatch)
+    fast = optimize(sdlearn.load(random_folder, "cpu"))
+    fast.unet.graph = True
+    final(fast)
+    weight = weakref.ref(fast.unet.unet.conv_in.weight)
+    gc.collect()
+    gc.disable()
+    try:
+        del fast
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
 def test_a_graph_recorded_in_inference_mode_serves_outside_of_it_too(emoji, graphed_emoji):
     with torch.inference_mode():
         final(graphed_emoji)
@@ -230,12 +247,12 @@ def test_a_graph_recorded_in_inference_mode_serves_outside_of_it_too(emoji, grap
 
 
 def test_a_graph_that_took_a_value_for_a_constant_is_found_out(emoji, graphed_emoji, monkeypatch):
-    plain = graphed_emoji.unet._plain
+    plain = graphed_emoji.unet.plain
 
     def reads_the_timestep(sample, timestep, text):
         return plain(sample, torch.tensor(timestep.item()), text)
 
-    graphed_emoji.unet._plain = graphed_emoji.unet.call = reads_the_timestep
+    graphed_emoji.unet.plain = graphed_emoji.unet.call = reads_the_timestep
     with pytest.warns(UserWarning, match=r"without a CUDA graph, which failed: its answer is off by [\d.]+%"):
         latents = final(graphed_emoji)
     assert recorded(graphed_emoji) == 0

@@ -71,6 +71,7 @@ DRAWN = {
 def figure(request):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"matplotlib\.")  # with its own libraries
         drawn = DRAWN[request.param]()
         drawn.page = drawn.png()
     return drawn

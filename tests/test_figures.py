@@ -71,7 +71,8 @@ DRAWN = {
 def figure(request):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"matplotlib\.")  # with its own libraries
+        for theirs in (r"matplotlib\.", r"pyparsing\."):  # matplotlib and its parser are not always in step
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=theirs)
         drawn = DRAWN[request.param]()
         drawn.page = drawn.png()
     return drawn

@@ -122,7 +122,8 @@ def _asking(unet: nn.Module) -> Callable:
 
 
 def _warn(feature: str, error: RuntimeError) -> None:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.endswith(":")]
+    said = lines[0] if lines else type(error).__name__
     warnings.warn(f"The UNet runs without {feature}, which failed: {said}", stacklevel=2)
 
 

@@ -174,7 +174,7 @@ def test_a_graph_that_cannot_be_recorded_is_said_and_done_without(emoji):
 
 def test_a_compiler_that_fails_is_said_and_done_without(emoji):
     def no_compiler(*_):
-        raise RuntimeError("No C++ compiler was found\nand much more")
+        raise RuntimeError("backend='inductor' raised:\nNo C++ compiler was found\nand much more")
 
     fast = optimize(emoji)
     fast.unet.call = no_compiler

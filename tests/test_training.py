@@ -1,7 +1,9 @@
 """The recipe: data that come back from a seed, runs that survive an interruption, a reader that can read."""
 
+import json
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -240,6 +242,26 @@ def test_an_interrupted_diffusion_run_ends_like_an_uninterrupted_one(artwork, tm
         )  # fmt: skip
 
 
+def test_a_run_with_a_reader_writes_the_curve_of_its_score(artwork, tmp_path, shipped, monkeypatch):
+    class Contrary:
+        """Finds every second picture right."""
+
+        subjects = data.MORE_SUBJECTS
+
+        def obeys(self, images, texts):
+            assert len(images) == len(texts) and images.shape[1:] == (3, 64, 64)
+            return [reader.Obeyed(True, True, i % 2 == 0) for i in range(len(texts))]
+
+    monkeypatch.setattr(diffusion, "curve_point", partial(diffusion.curve_point, count=2))
+    settings = replace(SHORT, sheet_every=3)
+    diffusion.train_diffusion(
+        artwork, "emoji-64", small_vae().eval(), shipped.tokenizer, tmp_path, small_text_encoder(), small_unet(),
+        settings, augmentations=2, reader=Contrary(), log=lambda line: None,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "score.jsonl").read_text().splitlines()]
+    assert lines == [{"step": step, "samples": 2 * step, "seen": 0.5, "new": 0.5} for step in (3, 6)]
+
+
 def test_the_diffusion_loss_noises_as_diffusers_does_and_weights_by_min_snr():
     class Recorder(torch.nn.Module):
         """A UNet that predicts nothing and remembers what it was shown."""
@@ -350,6 +372,8 @@ def test_score_prompts_are_fixed_and_can_be_held_out():
         readings = [parse(prompt, subjects) for prompt in asked]
         assert all(data.held_out(*reading) == held for reading in readings)
         assert not held or not {reading.subject for reading in readings} & set(data.FIRST_SUBJECTS)
+    with pytest.raises(ValueError, match="held out of training"):
+        score.prompts(data.FIRST_SUBJECTS, 1, held=True)
 
 
 def test_a_synonym_means_one_subject_and_is_no_subject_itself():

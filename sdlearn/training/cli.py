@@ -39,14 +39,15 @@ def _add_data(subparsers):
 def _add_reader(subparsers):
     parser = _command(subparsers, "reader", "train the reader that judges whether pictures obey their prompts")
     parser.add_argument("--run", dest="folder", type=Path, required=True, help="folder for the reader")
-    parser.add_argument("--vae", help="model whose round trip the reader shall see through (default: the shipped one)")
+    parser.add_argument("--vae", type=Path, help="autoencoder to see through (default: the shipped model's)")
     parser.add_argument("--steps", type=int, default=1500, help="(default: %(default)s)")
 
     def run(args):
         from .data import PRESETS, Pictures
         from .reader import measure_reader, save_reader, train_reader
 
-        artwork, preset, vae = _artwork(args), PRESETS[args.preset], _model(args.vae).vae
+        artwork, preset = _artwork(args), PRESETS[args.preset]
+        vae = _vae(args.vae) if args.vae else _model(None).vae
         # Every combination, by its plain name, one subject to a picture.
         varied = replace(preset.variety, pairs=0.0, hold_out=False)
         reader = train_reader(Pictures(artwork, preset.size, varied, seed=1), vae, steps=args.steps)
@@ -87,14 +88,14 @@ def _add_diffusion(subparsers):
     _add_run_options(parser)
     parser.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
     parser.add_argument("--from", dest="start", metavar="MODEL", help="go on from this model's weights")
+    parser.add_argument("--reader", type=Path, help="folder of a reader that scores the run as it goes (score.jsonl)")
 
     def run(args):
-        from diffusers import AutoencoderKL
-
         from . import diffusion
+        from .reader import load_reader
 
         start = _model(args.start) if args.start else None
-        vae = AutoencoderKL.from_pretrained(args.vae).eval().requires_grad_(False).to(_device())
+        vae = _vae(args.vae)
         _report_stop(
             args,
             diffusion.train_diffusion(
@@ -102,6 +103,7 @@ def _add_diffusion(subparsers):
                 text_encoder=start and start.text_encoder.requires_grad_(True),
                 unet=start and start.unet.requires_grad_(True),
                 settings=_settings(args, diffusion.SETTINGS), minutes=args.minutes,
+                reader=load_reader(args.reader).to(_device()) if args.reader else None,
             ),
         )  # fmt: skip
 
@@ -201,6 +203,12 @@ def _model(name):
 
     sdlearn.quiet()
     return sdlearn.load(name, device=_device(), dtype="float32")
+
+
+def _vae(folder: Path):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False).to(_device())
 
 
 def _tokenizer():

@@ -56,10 +56,15 @@ PACKAGES = {
         "DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==",
         "Noto Emoji, Google Inc, Apache 2.0",
     ),
-    "noto-v1": Package(
-        "@iconify-json/noto-v1", "1.2.5",
-        "/DsVMius69Q0fRS53z7QK1TROSuar606jiIx+laXtdsYGMXpf6LtHBx6CGfoo3UHHb/XpBsw+1L1x3eyPqMuVA==",
-        "Noto Emoji (v1), Google Inc, Apache 2.0",
+    "streamline-emojis": Package(
+        "@iconify-json/streamline-emojis", "1.2.4",
+        "iNr9T9XuZVTyQPJO8ZlLxBzPkpi7qMl+z1l0C31vpEMqhPMelth3n7CeWQYtixdetDPdI81yeG4ROqjWpYJE6A==",
+        "Streamline Emojis, Streamline, CC BY 4.0",
+    ),
+    "emojione-monotone": Package(
+        "@iconify-json/emojione-monotone", "1.2.1",
+        "cZSNcPsuiAD6HCzCh/2dYKGh3pNI0jJlxBxQWfC33cQsPtqYZqulGBvlkThXYNvDl8VxgVHT9u+izyX/yeEIkA==",
+        "Emoji One (Monotone), Emoji One, CC BY 4.0",
     ),
     "twemoji": Package(
         "@iconify-json/twemoji", "1.2.5",
@@ -77,8 +82,8 @@ PACKAGES = {
 ARTISTS = {
     "glossy": ("fluent-emoji",),
     "flat": ("fluent-emoji-flat", "twemoji"),
-    "cartoon": ("noto", "noto-v1"),
-    "ink": ("fluent-emoji-high-contrast",),
+    "cartoon": ("noto", "streamline-emojis"),
+    "ink": ("fluent-emoji-high-contrast", "emojione-monotone"),
 }
 
 

@@ -5,6 +5,7 @@ the caption's 77 token states; one caption in ten is empty, so that guidance has
 Salimans 2022). Timesteps are weighted by min(SNR, 5) / SNR (Hang et al. 2023).
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from ..sampling import text_to_image
 from ..schedule import NoiseSchedule
 from .autoencoder import save_sheet
 from .data import PRESETS, Artwork, Pictures, save_whole
-from .loop import Settings, generator, is_main_process, train
+from .loop import Settings, generator, is_main_process, process_count, train
+from .score import obedience, prompts
 
 UNET_BLOCKS = {"emoji-64": (64, 128, 192), "emoji-128": (96, 160, 192)}
 SETTINGS = {
@@ -27,7 +29,7 @@ SETTINGS = {
 AUGMENTATIONS = 40  # pictures of each sprite, worked out as latents before the training
 SHEET_PROMPTS = (
     "a glossy red apple", "an ink owl", "a cartoon fox on a pink background", "a flat pizza",
-    "a glossy rocket on a black background", "a cartoon dog on a green background", "an ink house on a blue background",
+    "a glossy rocket on a black background", "a cartoon puppy on a green background", "a cartoon cat and a dog",
     "a flat sun on a sky blue background",
 )  # fmt: skip
 
@@ -78,6 +80,14 @@ class DiffusionLoss(nn.Module):
         return ((predicted - noise).pow(2) * (snr.clamp(max=5) / snr)).mean()
 
 
+def curve_point(sd, reader, count: int = 64) -> dict[str, float]:
+    """Share of pictures right in all parts, of `count` combinations that the training shows and `count` held out."""
+    return {
+        kind: obedience(sd, reader, prompts(reader.subjects, count, seed=1, held=held), guidance_scale=4)["all"]
+        for kind, held in (("seen", False), ("new", True))
+    }
+
+
 @torch.no_grad()
 def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, batch_size: int = 50, log=print) -> None:
     """Writes `count` latents of unit size (float16) and their captions' token ids to a safetensors file."""
@@ -124,9 +134,12 @@ def train_diffusion(
     unet=None,
     settings: Settings | None = None,
     augmentations: int = AUGMENTATIONS,
+    reader=None,
     **options,
 ):
     """Trains a text encoder and a UNet (new, or the given ones further) and saves them in `folder`.
+
+    reader: judges pictures of the EMA weights with every sample sheet; `score.jsonl` holds the curve.
 
     Returns them, or None if the run was stopped early (what is saved then is the EMA so far). `options` go to
     `loop.train`.
@@ -159,9 +172,14 @@ def train_diffusion(
 
     def sheet(model, path):
         sd = StableDiffusion(tokenizer, model.text_encoder, model.unet, vae, NoiseSchedule(), preset, folder)
-        prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
-        drawn = text_to_image(sd, prompts, seeds=range(len(prompts)), guidance_scale=4, progress=False)
+        texts = [text for text in SHEET_PROMPTS for _ in range(4)]
+        drawn = text_to_image(sd, texts, seeds=range(len(texts)), guidance_scale=4, progress=False)
         save_sheet(to_tensor(drawn), path, columns=8)
+        if reader:
+            step = int(path.stem.removeprefix("sheet-"))
+            line = {"step": step, "samples": step * settings.batch_size * process_count(), **curve_point(sd, reader)}
+            with open(folder / "score.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
 
     done = train(model, inputs, settings, folder, sheet=sheet, **options)
     if is_main_process():

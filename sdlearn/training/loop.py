@@ -164,6 +164,13 @@ def is_main_process() -> bool:
     return PartialState().is_main_process
 
 
+def process_count() -> int:
+    """How many processes train together under `accelerate launch`."""
+    from accelerate import PartialState
+
+    return PartialState().num_processes
+
+
 def mixed_precision() -> str:
     """bf16 where the processor computes in it, else full precision."""
     if torch.cuda.is_available():

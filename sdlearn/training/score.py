@@ -1,7 +1,7 @@
 """How good is a model? Pictures for fixed prompts and seeds, read by the reader, and distances that need no reader."""
 
 import random
-from itertools import combinations
+from itertools import combinations, product
 
 import torch
 
@@ -19,13 +19,12 @@ def prompts(subjects, count: int, seed: int = 0, held: bool | None = None) -> li
     held: True takes only combinations that `data.held_out` names, of subjects that the weights a run may have started
     from did not know; False only the other combinations, of all subjects; None any.
     """
-    dice, found = random.Random(seed), []
     subjects = [subject for subject in subjects if not held or subject not in FIRST_SUBJECTS]
-    while len(found) < count:
-        reading = Reading(dice.choice(subjects), dice.choice(STYLES), dice.choice(BACKGROUNDS))
-        if held is None or held_out(*reading) == held:
-            found.append(write(reading))
-    return found
+    readings = [Reading(*parts) for parts in product(subjects, STYLES, BACKGROUNDS)]
+    readings = [reading for reading in readings if held is None or held_out(*reading) == held]
+    if not readings:
+        raise ValueError("None of these subjects has a combination that was held out of training.")
+    return [write(reading) for reading in random.Random(seed).choices(readings, k=count)]
 
 
 def write(reading: Reading) -> str:

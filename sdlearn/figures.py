@@ -285,6 +285,8 @@ def curves(lines: Mapping, *, xlabel, ylabel, title=None, log: str = "", slope: 
             ax.xaxis.set_minor_formatter("")
     elif (ticks == np.round(ticks)).all():
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no step 2.5
+    if "y" in log:
+        ax.set_yscale("log")
     ax.margins(y=0.12)
     if reference:
         ax.axhline(reference[0], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)))

@@ -290,6 +290,12 @@ def test_tick_labels_do_not_touch(x, log):
     assert boxes and all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
+@pytest.mark.parametrize("log", ["", "x", "y", "xy"])
+def test_only_the_axes_named_are_logarithmic(log):
+    ax = figures.curves({"a": ([1, 10, 100], [1, 10, 100])}, xlabel="x", ylabel="y", log=log).axes[0]
+    assert (ax.get_xscale() == "log", ax.get_yscale() == "log") == ("x" in log, "y" in log)
+
+
 def test_counted_steps_have_whole_numbers_on_the_axis():
     figure = figures.curves({"a": range(5, 0, -1)}, xlabel="step", ylabel="y")
     figure.draw_without_rendering()

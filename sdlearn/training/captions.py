@@ -43,6 +43,11 @@ def article(word: str) -> str:
     return "an" if word[0] in "aeiou" and not word.startswith("uni") else "a"
 
 
+def pair(first: str, second: str) -> str:
+    """What two subjects side by side are called: "cat and a dog"."""
+    return f"{first} and {article(second)} {second}"
+
+
 def caption(subject: str, style: str, background: str, random) -> str:
     """A caption of the picture, in one of four forms drawn from `random` (a `random.Random`). A white background goes
     unsaid half of the time; the fourth form leaves the style open."""

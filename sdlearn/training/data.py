@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .captions import BACKGROUNDS, RGB, STYLES, WHITE, Reading, article, caption, is_dark
+from .captions import BACKGROUNDS, RGB, STYLES, WHITE, Reading, caption, is_dark, pair
 
 CACHE = Path("~/.cache/sdlearn/artwork").expanduser()
 
@@ -172,14 +172,13 @@ class Preset:
     size: int                   # of a picture, pixels
     sprite: int                 # of a drawing before it is scaled into the picture, pixels
     all_subjects: bool          # every common name that is no person, symbol or flag, or SUBJECTS_64
-    all_artists: bool           # every artist of ARTISTS, or the first of each style
     variety: Variety
 
 
 VARIETY = Variety(mirror=0.5, rotate=8, hue=10, gradient=0.3, keywords=0.3, pairs=0.1, hold_out=True)
 PRESETS = {
-    "emoji-64": Preset(64, 96, all_subjects=False, all_artists=True, variety=VARIETY),
-    "emoji-128": Preset(128, 192, all_subjects=True, all_artists=True, variety=VARIETY),
+    "emoji-64": Preset(64, 96, all_subjects=False, variety=VARIETY),
+    "emoji-128": Preset(128, 192, all_subjects=True, variety=VARIETY),
 }
 
 
@@ -255,14 +254,13 @@ def load_artwork(preset: str = "emoji-64", cache: Path = CACHE) -> Artwork:
     from safetensors.torch import load_file
 
     settings, cache = PRESETS[preset], Path(cache).expanduser()
-    artists = {style: names if settings.all_artists else names[:1] for style, names in ARTISTS.items()}
-    sets = {name: read_package(fetch(name, cache), "icons.json") for names in artists.values() for name in names}
+    sets = {name: read_package(fetch(name, cache), "icons.json") for names in ARTISTS.values() for name in names}
     names = _subject_names(sets, cache, settings.all_subjects)
     order = [
         (subject, style, artist, icon)
         for subject, icon in names.items()
         for style in STYLES
-        for artist in artists[style]
+        for artist in ARTISTS[style]
         if icon in sets[artist]["icons"]
     ]
     label = repr((order, settings.sprite, [PACKAGES[name].version for name in sets]))
@@ -391,8 +389,7 @@ class Pictures:
         sprites, name = [sprite], self._name(reading.subject, dice)
         if dice.random() < variety.pairs:
             sprites.append(self._second(dice, sprite, background))
-            second = self._name(art.subjects[art.subject[sprites[1]]], dice)
-            name = f"{name} and {article(second)} {second}"
+            name = pair(name, self._name(art.subjects[art.subject[sprites[1]]], dice))
         shade = dice.uniform(0.15, 0.35) if background != WHITE and dice.random() < variety.gradient else 0.0
         return Scene(
             tuple(sprites),

@@ -5,7 +5,6 @@ the caption's 77 token states; one caption in ten is empty, so that guidance has
 Salimans 2022). Timesteps are weighted by min(SNR, 5) / SNR (Hang et al. 2023).
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from ..sampling import text_to_image
 from ..schedule import NoiseSchedule
 from .autoencoder import save_sheet
 from .data import PRESETS, Artwork, Pictures, save_whole
-from .loop import Settings, generator, is_main_process, process_count, train
+from .loop import Settings, generator, is_main_process, train
 from .score import obedience, prompts
 
 UNET_BLOCKS = {"emoji-64": (64, 128, 192), "emoji-128": (96, 160, 192)}
@@ -175,11 +174,7 @@ def train_diffusion(
         texts = [text for text in SHEET_PROMPTS for _ in range(4)]
         drawn = text_to_image(sd, texts, seeds=range(len(texts)), guidance_scale=4, progress=False)
         save_sheet(to_tensor(drawn), path, columns=8)
-        if reader:
-            step = int(path.stem.removeprefix("sheet-"))
-            line = {"step": step, "samples": step * settings.batch_size * process_count(), **curve_point(sd, reader)}
-            with open(folder / "score.jsonl", "a") as file:
-                file.write(json.dumps(line) + "\n")
+        return curve_point(sd, reader) if reader else None
 
     done = train(model, inputs, settings, folder, sheet=sheet, **options)
     if is_main_process():

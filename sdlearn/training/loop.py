@@ -92,7 +92,7 @@ def train(
     settings: Settings,
     folder: str | Path,
     *,
-    sheet: Callable[[nn.Module, Path], None] | None = None,
+    sheet: Callable[[nn.Module, Path], dict[str, float] | None] | None = None,
     minutes: float | None = None,
     until: int | None = None,
     log: Callable[[str], None] = print,
@@ -100,8 +100,8 @@ def train(
     """Trains `model`, whose forward returns the loss, and leaves the EMA weights in it. True when all steps are done.
 
     inputs(step, process): the arguments of the model's forward at that step, made from them alone.
-    folder: gets `checkpoint/` (and goes on from one that is there), `log.jsonl`, and `sheet-<step>.png` from
-    sheet(model, path).
+    folder: gets `checkpoint/` (and goes on from one that is there), `log.jsonl`, `sheet-<step>.png` from
+    sheet(model, path), and in `score.jsonl` what that measured, if it returns something.
     minutes, until: stop early, with a checkpoint, after so much time or so many steps. Call again to go on.
     """
     from accelerate import Accelerator
@@ -142,7 +142,9 @@ def train(
         if steps.done % settings.save_every == 0 and steps.done < last:
             _save(accelerator, checkpoint, settings)
         if sheet and steps.done % settings.sheet_every == 0 and accelerator.is_main_process:
-            _draw_sheet(model, ema, sheet, folder / f"sheet-{steps.done:06d}.png")
+            measured = _draw_sheet(model, ema, sheet, folder / f"sheet-{steps.done:06d}.png")
+            if measured:
+                _write_line(folder / "score.jsonl", accelerator, settings, steps.done, measured)
     if steps.done > first:
         _save(accelerator, checkpoint, settings)
     ema.copy_to(model)
@@ -162,13 +164,6 @@ def is_main_process() -> bool:
     from accelerate import PartialState
 
     return PartialState().is_main_process
-
-
-def process_count() -> int:
-    """How many processes train together under `accelerate launch`."""
-    from accelerate import PartialState
-
-    return PartialState().num_processes
 
 
 def mixed_precision() -> str:
@@ -214,13 +209,14 @@ def _check_settings(checkpoint: Path, settings: Settings, done: int) -> None:
 
 
 @torch.no_grad()
-def _draw_sheet(model, ema, sheet, path: Path) -> None:
+def _draw_sheet(model, ema, sheet, path: Path) -> dict[str, float] | None:
     now = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     ema.copy_to(model)
-    sheet(model, path)
+    measured = sheet(model, path)
     for name, parameter in model.named_parameters():
         if name in now:
             parameter.copy_(now[name])
+    return measured
 
 
 def _report(accelerator, settings, folder, done, first, started, running, log) -> None:
@@ -228,8 +224,13 @@ def _report(accelerator, settings, folder, done, first, started, running, log) -
     rate = (done - first) / seconds
     loss = accelerator.reduce(running, "mean").item()
     if accelerator.is_main_process:
-        samples = done * settings.batch_size * accelerator.num_processes
-        log(f"step {done} of {settings.steps}, loss {loss:.4f}, {rate * samples / done:.0f} samples a second, "
+        per_step = settings.batch_size * accelerator.num_processes
+        log(f"step {done} of {settings.steps}, loss {loss:.4f}, {rate * per_step:.0f} samples a second, "
             f"{(settings.steps - done) / rate / 60:.0f} minutes left")  # fmt: skip
-        with open(folder / "log.jsonl", "a") as file:
-            file.write(json.dumps({"step": done, "samples": samples, "loss": loss, "seconds": seconds}) + "\n")
+        _write_line(folder / "log.jsonl", accelerator, settings, done, {"loss": loss, "seconds": seconds})
+
+
+def _write_line(path: Path, accelerator, settings: Settings, done: int, measured: dict[str, float]) -> None:
+    samples = done * settings.batch_size * accelerator.num_processes
+    with open(path, "a") as file:
+        file.write(json.dumps({"step": done, "samples": samples, **measured}) + "\n")

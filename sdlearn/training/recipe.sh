@@ -11,6 +11,9 @@ PRESET=${PRESET:-emoji-128}
 LAUNCH=${LAUNCH:-sdlearn}
 RUN=${RUN:-runs/$PRESET}
 OPTIONS="--preset $PRESET --cache ${CACHE:-$HOME/.cache/sdlearn/artwork}"
+autoencoder() {
+    $LAUNCH train autoencoder $OPTIONS --run "$RUN/autoencoder" ${FROM:+--from "$FROM"} "$@"
+}
 diffusion() {
     $LAUNCH train diffusion $OPTIONS --run "$RUN/diffusion" --vae "$RUN/autoencoder/vae" --reader "$RUN/reader" \
         ${FROM:+--from "$FROM" --learning-rate 5e-4} "$@"  # at 1e-3 a model forgets what it started with
@@ -19,9 +22,9 @@ case "$1" in
 1)  # the artwork (drawn once), then the autoencoder
     mkdir -p "$RUN"
     sdlearn train data $OPTIONS --sheet "$RUN/data.png"
-    $LAUNCH train autoencoder $OPTIONS --run "$RUN/autoencoder" ${FROM:+--from "$FROM"} --minutes 8 ;;
+    autoencoder --minutes 8 ;;
 2)  # what is left of the autoencoder, and a reader for these subjects
-    $LAUNCH train autoencoder $OPTIONS --run "$RUN/autoencoder" ${FROM:+--from "$FROM"} --minutes 4
+    autoencoder --minutes 4
     sdlearn train reader $OPTIONS --run "$RUN/reader" --vae "$RUN/autoencoder/vae" --steps 6000 ;;
 3)  # the latents and the first part of the diffusion model
     diffusion --minutes 8 ;;

@@ -8,7 +8,7 @@ import torch
 from ..autoencoder import to_tensor
 from ..sampling import text_to_image
 from .autoencoder import psnr
-from .captions import BACKGROUNDS, STYLES, Reading, article
+from .captions import BACKGROUNDS, STYLES, Reading, article, pair
 from .data import FIRST_SUBJECTS, Pictures, Variety, held_out
 from .reader import Reader, resize, round_trip, share
 
@@ -48,7 +48,7 @@ def pair_prompts(subjects, count: int, seed: int = 0) -> list[tuple[str, tuple[s
     dice, found = random.Random(seed), []
     for _ in range(count):
         first, second = dice.sample(list(subjects), 2)
-        words = Reading(f"{first} and {article(second)} {second}", dice.choice(STYLES), dice.choice(BACKGROUNDS))
+        words = Reading(pair(first, second), dice.choice(STYLES), dice.choice(BACKGROUNDS))
         found.append((write(words), (first, second)))
     return found
 
@@ -62,10 +62,15 @@ def draw(sd, prompts: list[str], seeds: list[int], batch_size: int = 16, **optio
     return torch.cat(parts)
 
 
-def obedience(sd, reader: Reader, prompts: list[str], seed: int = 0, **options) -> dict[str, float]:
-    """Share of pictures right in subject, style, background and all three; picture k is drawn from seed + k."""
+def obedience(
+    sd, reader: Reader, prompts: list[str], seed: int = 0, meant: list[Reading] | None = None, **options
+) -> dict[str, float]:
+    """Share of pictures right in subject, style, background and all three; picture k is drawn from seed + k.
+
+    meant: what the prompts ask for, if not in words that the reader knows.
+    """
     pictures = draw(sd, prompts, list(range(seed, seed + len(prompts))), **options)
-    return {"pictures": len(prompts), **share(reader.obeys(pictures, prompts))}
+    return {"pictures": len(prompts), **share(reader.obeys(pictures, meant or prompts))}
 
 
 def pair_obedience(pictures: torch.Tensor, pairs: list[tuple[str, str]], reader: Reader) -> dict[str, float]:
@@ -148,8 +153,7 @@ def score(
         result["two subjects, composed from the artwork"] = pair_obedience(unseen.compose(scenes).pixels, names, reader)
         keywords = {subject: words for subject, words in artwork.keywords.items() if subject in reader.subjects}
         texts, meant = zip(*keyword_prompts(keywords, count, seed), strict=True)
-        drawn = draw(sd, list(texts), list(range(seed, seed + count)), **options)
-        result["keywords"] = {"pictures": count, **share(reader.obeys(drawn, list(meant)))}
+        result["keywords"] = obedience(sd, reader, list(texts), seed, list(meant), **options)
         result["round trip, dB"] = round_trip_psnr(sd.vae, unseen)
         result["distance to the nearest training picture"] = nearest(sd, unseen, asked, reader, **options)
     return result

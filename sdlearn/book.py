@@ -192,8 +192,7 @@ def draw_cover() -> Path:
 
 
 def cover_prompts() -> list[str]:
-    pairs = [pair.split(",") for pair in COVER_SUBJECTS.split(";")]
-    return [
-        f"a{'n' if what.strip()[0] in 'aeiou' else ''} {what.strip()} on a {where.strip()} background"
-        for what, where in pairs
-    ]
+    from .training.captions import article
+
+    pairs = [map(str.strip, pair.split(",")) for pair in COVER_SUBJECTS.split(";")]
+    return [f"{article(what)} {what} on {article(where)} {where} background" for what, where in pairs]

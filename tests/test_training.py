@@ -1,7 +1,11 @@
 """The recipe: data that come back from a seed, runs that survive an interruption, a reader that can read."""
 
 import json
+import os
 import random
+import subprocess
+import sys
+import zlib
 from dataclasses import replace
 from functools import partial
 
@@ -242,6 +246,51 @@ def test_an_interrupted_diffusion_run_ends_like_an_uninterrupted_one(artwork, tm
         )  # fmt: skip
 
 
+LINE = """
+import sys
+import torch
+from sdlearn.training.loop import Settings, generator, processes, train
+
+class Line(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.zeros(3))
+
+    def forward(self, x, y):
+        return (x @ self.slope - y).pow(2).mean()
+
+def inputs(step, process):  # of one process: the two batches of two processes, one after the other
+    batches = [torch.randn(4, 4, generator=generator(0, step, k)) for k in (range(2) if alone else [process])]
+    x, noise = torch.cat(batches).split((3, 1), 1)
+    return x, x @ torch.tensor([1.0, -2.0, 0.5]) + noise[:, 0]
+
+alone, model = processes().num_processes == 1, Line()
+settings = Settings(20, 8 if alone else 4, 0.1, warmup=1, mixed_precision="no", save_every=10)
+assert train(model, inputs, settings, sys.argv[1], log=lambda line: None)
+if processes().is_main_process:
+    print(processes().num_processes, *model.slope.tolist())
+"""
+
+
+def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(tmp_path):
+    (tmp_path / "line.py").write_text(LINE)
+    results = []
+    for count in (1, 2):
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+        done = subprocess.run(
+            [sys.executable, *launch, tmp_path / "line.py", tmp_path / str(count)],
+            capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        processes, *slope = map(float, done.stdout.split())
+        assert processes == count
+        results.append(slope)
+        logged = [json.loads(line) for line in (tmp_path / str(count) / "log.jsonl").read_text().splitlines()]
+        assert [(line["step"], line["samples"]) for line in logged] == [(20, 160)]
+    assert results[0] == pytest.approx([1, -1.7, 0.5], abs=0.5)  # on the way to 1, -2, 0.5
+    assert results[1] == pytest.approx(results[0], abs=1e-5)
+
+
 def test_a_run_with_a_reader_writes_the_curve_of_its_score(artwork, tmp_path, shipped, monkeypatch):
     class Contrary:
         """Finds every second picture right."""
@@ -295,6 +344,24 @@ def test_the_exported_folder_is_a_pipeline_and_forgets_words_it_never_read(tmp_p
     assert pipeline.scheduler.config.clip_sample is False
     ours = sdlearn.text_to_image(sdlearn.load(folder, device="cpu"), "an ink owl", seed=1, num_inference_steps=2)
     assert ours.size == (64, 64)
+
+
+def test_rounded_weights_stay_within_half_a_step_and_compress(tmp_path):
+    layer = torch.nn.Linear(400, 400).half()
+    with torch.no_grad():
+        layer.weight[0, :4] = torch.tensor([0.0, -0.0, 1.0, -1.0 + 2**-11])
+    before = layer.weight.detach().clone()
+    export.round_weights(layer, bits=6)
+    after = layer.weight.detach()
+    assert after[0, :4].tolist() == [0.0, 0.0, 1.0, -1.0]  # the last one rounds into the next exponent
+    normal = before.abs() > 1e-4  # smaller numbers have fewer bits to begin with
+    error = ((after - before).float() / before.float())[normal].abs()
+    assert 2**-8 < error.max() <= 2**-7
+    assert (after.view(torch.int16) & 0b1111 == 0).all()
+    packed = [len(zlib.compress(weights.numpy().tobytes())) for weights in (before, after)]
+    assert packed[1] < 0.8 * packed[0]
+    export.round_weights(layer, bits=6)
+    assert torch.equal(layer.weight, after)
 
 
 @pytest.mark.parametrize("preset", ["emoji-64", "emoji-128"])

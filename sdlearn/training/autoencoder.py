@@ -10,7 +10,7 @@ from torch import nn
 
 from ..autoencoder import to_images
 from .data import PRESETS, Artwork, Pictures
-from .loop import Settings, generator, is_main_process, train
+from .loop import Settings, generator, processes, train
 
 BLOCKS = {"emoji-64": (32, 64, 96), "emoji-128": (32, 64, 96, 96)}
 SETTINGS = {
@@ -119,7 +119,7 @@ def train_autoencoder(
     vae.eval()
     if not decoder_only:
         vae.register_to_config(scaling_factor=round(1 / latent_std(vae, pictures), 5))
-    if is_main_process():
+    if processes().is_main_process:
         vae.save_pretrained(Path(folder) / "vae")
     return vae if done else None
 

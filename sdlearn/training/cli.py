@@ -194,8 +194,10 @@ def _report_stop(args, result) -> None:
 
 def _artwork(args):
     from .data import load_artwork
+    from .loop import processes
 
-    return load_artwork(args.preset, args.cache).to(_device())
+    with processes().main_process_first():  # one fetches and draws it, the others find it in the cache
+        return load_artwork(args.preset, args.cache).to(_device())
 
 
 def _model(name):

@@ -16,7 +16,7 @@ from ..sampling import text_to_image
 from ..schedule import NoiseSchedule
 from .autoencoder import save_sheet
 from .data import PRESETS, Artwork, Pictures, save_whole
-from .loop import Settings, generator, is_main_process, train
+from .loop import Settings, generator, processes, train
 from .score import obedience, prompts
 
 UNET_BLOCKS = {"emoji-64": (64, 128, 192), "emoji-128": (96, 160, 192)}
@@ -149,8 +149,9 @@ def train_diffusion(
     folder.mkdir(parents=True, exist_ok=True)
     pictures = Pictures(artwork, PRESETS[preset].size, PRESETS[preset].variety, settings.seed)
     path = folder / "latents.safetensors"
-    if not path.exists():
-        make_latents(vae, pictures, tokenizer, path, augmentations * len(artwork.sprites))
+    with processes().main_process_first():  # one makes the latents, the others find them
+        if not path.exists():
+            make_latents(vae, pictures, tokenizer, path, augmentations * len(artwork.sprites))
     data = load_file(path)
     empty = tokenize(tokenizer, [""])[0]
     torch.manual_seed(settings.seed)
@@ -177,7 +178,7 @@ def train_diffusion(
         return curve_point(sd, reader) if reader else None
 
     done = train(model, inputs, settings, folder, sheet=sheet, **options)
-    if is_main_process():
+    if processes().is_main_process:
         text_encoder.eval().save_pretrained(folder / "text_encoder")
         unet.eval().save_pretrained(folder / "unet")
     return (text_encoder, unet) if done else None

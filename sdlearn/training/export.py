@@ -6,6 +6,7 @@ import torch
 
 MIB = 2**20
 BUDGET = 45 * MIB  # of all weights together, so that the repository stays light to clone
+MANTISSA_BITS = 6  # of half precision's 10: a third less to download when compressed, and no weight moves by 0.8 %
 
 
 def export(vae, text_encoder, unet, tokenizer, folder: str | Path, trained_ids: torch.Tensor | None = None) -> Path:
@@ -31,8 +32,22 @@ def export(vae, text_encoder, unet, tokenizer, folder: str | Path, trained_ids: 
         vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    pipeline.to(torch.float16)
+    for part in (vae, text_encoder, unet):
+        round_weights(part)
+    pipeline.save_pretrained(folder, safe_serialization=True)
     return Path(folder)
+
+
+@torch.no_grad()
+def round_weights(module, bits: int = MANTISSA_BITS) -> None:
+    """Rounds half-precision weights to the nearest number with `bits` bits of mantissa, ties away from zero."""
+    dropped = 10 - bits
+    for weight in module.state_dict().values():
+        if weight.dtype == torch.float16:
+            # As integers, neighbouring floats of one sign are neighbours, and a carry into the exponent is right too.
+            whole = weight.view(torch.int16).int() + (1 << dropped - 1)
+            weight.copy_((whole >> dropped << dropped).to(torch.int16).view(torch.float16))
 
 
 @torch.no_grad()

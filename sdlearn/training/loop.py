@@ -108,7 +108,7 @@ def train(
 
     started, folder = time.monotonic(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=not torch.cuda.is_available())
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
     model.to(accelerator.device)
@@ -159,11 +159,12 @@ def generator(seed: int, *place: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, *place)).generate_state(1)[0]))
 
 
-def is_main_process() -> bool:
-    """True in the one process that writes files (there may be several under `accelerate launch`)."""
+def processes():
+    """This process among those that torchrun or accelerate launched together: `is_main_process` is true in one of them,
+    which writes the files. Without a GPU they meet on the CPU, which accelerate must be told."""
     from accelerate import PartialState
 
-    return PartialState().is_main_process
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def mixed_precision() -> str:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .captions import BACKGROUNDS, STYLES, Reading, parse
+from .loop import mixed_precision
 
 SIZE = 64  # pixels; pictures of other sizes are resized
 
@@ -155,11 +156,14 @@ def train_reader(pictures, vae=None, steps: int = 2500, batch_size: int = 96, se
     reader = Reader(subjects, width=24 if len(subjects) < 400 else 20).train().to(device)  # at most 1.5 MB on disk
     optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    faster = torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision() == "bf16")
     # The round trips cost more than the training, so a pool of them is made once and drawn from.
     pool = []
     for index in range(0 if vae is None else steps // 40):
         batch = pictures.batch(-1 - index, batch_size)
-        pool.append((resize(round_trip(vae, batch.pixels)), _targets(reader, batch.readings)))
+        with faster:
+            pixels = resize(round_trip(vae, batch.pixels))
+        pool.append((pixels, _targets(reader, batch.readings)))
     for step in range(steps):
         batch = pictures.batch(step, batch_size)
         pixels, targets = worn(resize(batch.pixels)), _targets(reader, batch.readings)
@@ -169,10 +173,11 @@ def train_reader(pictures, vae=None, steps: int = 2500, batch_size: int = 96, se
             pixels[rows] = torch.roll(old_pixels[rows], torch.randint(-3, 4, (2,)).tolist(), (2, 3))
             for target, old in zip(targets, old_targets, strict=True):
                 target[rows] = old[rows]
-        loss = sum(
-            F.cross_entropy(logits, target, label_smoothing=0.02)
-            for logits, target in zip(reader(pixels), targets, strict=True)
-        )
+        with faster:
+            loss = sum(
+                F.cross_entropy(logits, target, label_smoothing=0.02)
+                for logits, target in zip(reader(pixels), targets, strict=True)
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -5,7 +5,8 @@
 #
 #   PRESET   emoji-128 (the default) or emoji-64
 #   FROM     a model to start from ("emoji": the shipped one, for emoji-64); nothing: start afresh
-#   LAUNCH   for several GPUs "accelerate launch $(command -v sdlearn)" (batch sizes are those of one process)
+#   LAUNCH   for several GPUs, or cores: "torchrun --nproc_per_node 2 -m sdlearn" (batch sizes are those of one process;
+#            on cores, with OMP_NUM_THREADS=1)
 set -e
 PRESET=${PRESET:-emoji-128}
 LAUNCH=${LAUNCH:-sdlearn}

@@ -110,7 +110,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=not torch.cuda.is_available())
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True)
     model.to(accelerator.device)
     ema, steps = EMA(model, settings.ema), Steps()
     wrapped, optimizer = accelerator.prepare(model, optimizer)

@@ -197,6 +197,19 @@ def small_text_encoder():
     return diffusion.new_text_encoder(width=32)
 
 
+def test_a_choice_of_subjects_keeps_their_drawings_and_names_what_there_is(artwork):
+    few = artwork.only(["key", "house", "key"])
+    assert few.subjects == ("house", "key") and few.keywords == {"house": ("cottage", "home")}
+    for row, (subject, style) in enumerate(zip(few.subject.tolist(), few.style.tolist(), strict=True)):
+        is_it = (artwork.subject == artwork.subjects.index(few.subjects[subject])) & (artwork.style == style)
+        assert torch.equal(few.sprites[row], artwork.sprites[is_it][0])
+    assert len(few.sprites) == 2 * len(STYLES)
+    with pytest.raises(ValueError, match="no drawing of 'hose'; there are of house, "):
+        artwork.only(["key", "hose"])
+    with pytest.raises(ValueError, match="at least two subjects"):
+        artwork.only(["key"])
+
+
 def assert_equal_weights(a, b):
     b = b.state_dict()
     assert all(torch.equal(weights, b[name]) for name, weights in a.state_dict().items())

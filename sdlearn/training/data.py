@@ -5,6 +5,7 @@ It is cached in a folder of yours and is no part of sdlearn.
 """
 
 import base64
+import difflib
 import hashlib
 import io
 import json
@@ -247,6 +248,20 @@ class Artwork:
 
     def to(self, device) -> "Artwork":
         return Artwork(self.sprites.to(device), self.subject, self.style, self.subjects, self.keywords)
+
+    def only(self, subjects) -> "Artwork":
+        """The drawings of these subjects. Raises ValueError for one that there is no drawing of."""
+        subjects = tuple(sorted(set(subjects)))
+        unknown = [subject for subject in subjects if subject not in self.subjects]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self.subjects, n=3, cutoff=0)
+            raise ValueError(f"There is no drawing of {unknown[0]!r}; there are of {', '.join(near)} and others.")
+        if len(subjects) < 2:
+            raise ValueError("Name at least two subjects: with one there is nothing to tell apart.")
+        new = torch.tensor([subjects.index(name) if name in subjects else -1 for name in self.subjects])[self.subject]
+        rows = (new >= 0).nonzero().flatten()
+        keywords = {name: words for name, words in self.keywords.items() if name in subjects}
+        return Artwork(self.sprites[rows.to(self.sprites.device)], new[rows], self.style[rows], subjects, keywords)
 
 
 def load_artwork(preset: str = "emoji-64", cache: Path = CACHE) -> Artwork:

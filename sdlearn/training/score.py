@@ -147,12 +147,12 @@ def score(
     asked = prompts(reader.subjects, max(4, count // 10), seed)
     result["diversity"] = diversity(sd, asked, **options)
     if artwork is not None:
+        artwork = artwork.only(reader.subjects)
         unseen = Pictures(artwork, sd.height, Variety(), seed=1000 + seed)
         scenes = Pictures(artwork, sd.height, Variety(pairs=1.0), seed=1000 + seed).scenes(0, count)
         names = [tuple(artwork.subjects[artwork.subject[sprite]] for sprite in scene.sprites) for scene in scenes]
         result["two subjects, composed from the artwork"] = pair_obedience(unseen.compose(scenes).pixels, names, reader)
-        keywords = {subject: words for subject, words in artwork.keywords.items() if subject in reader.subjects}
-        texts, meant = zip(*keyword_prompts(keywords, count, seed), strict=True)
+        texts, meant = zip(*keyword_prompts(artwork.keywords, count, seed), strict=True)
         result["keywords"] = obedience(sd, reader, list(texts), seed, list(meant), **options)
         result["round trip, dB"] = round_trip_psnr(sd.vae, unseen)
         result["distance to the nearest training picture"] = nearest(sd, unseen, asked, reader, **options)

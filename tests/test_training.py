@@ -359,22 +359,20 @@ def test_the_exported_folder_is_a_pipeline_and_forgets_words_it_never_read(tmp_p
     assert ours.size == (64, 64)
 
 
-def test_rounded_weights_stay_within_half_a_step_and_compress(tmp_path):
-    layer = torch.nn.Linear(400, 400).half()
-    with torch.no_grad():
-        layer.weight[0, :4] = torch.tensor([0.0, -0.0, 1.0, -1.0 + 2**-11])
-    before = layer.weight.detach().clone()
-    export.round_weights(layer, bits=6)
+def test_rounded_weights_lose_one_percent_and_compress_by_a_third():
+    layer = torch.nn.Linear(400, 400)
+    torch.nn.init.normal_(layer.weight, std=0.03, generator=generator(0))
+    layer.weight.data[0] = 0
+    layer.half()
+    before, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    export.round_weights(layer)
     after = layer.weight.detach()
-    assert after[0, :4].tolist() == [0.0, 0.0, 1.0, -1.0]  # the last one rounds into the next exponent
-    normal = before.abs() > 1e-4  # smaller numbers have fewer bits to begin with
-    error = ((after - before).float() / before.float())[normal].abs()
-    assert 2**-8 < error.max() <= 2**-7
-    assert (after.view(torch.int16) & 0b1111 == 0).all()
+    assert torch.equal(layer.bias, bias) and not after[0].any()
+    assert 0.005 < (after.float() - before.float()).norm() / before.float().norm() < 0.02
     packed = [len(zlib.compress(weights.numpy().tobytes())) for weights in (before, after)]
-    assert packed[1] < 0.8 * packed[0]
-    export.round_weights(layer, bits=6)
-    assert torch.equal(layer.weight, after)
+    assert packed[1] < 0.67 * packed[0]
+    export.round_weights(layer)
+    assert torch.equal(layer.weight, after)  # once is enough
 
 
 @pytest.mark.parametrize("preset", ["emoji-64", "emoji-128"])

@@ -359,7 +359,7 @@ def test_the_exported_folder_is_a_pipeline_and_forgets_words_it_never_read(tmp_p
     assert ours.size == (64, 64)
 
 
-def test_rounded_weights_lose_one_percent_and_compress_by_a_third():
+def test_rounded_weights_lose_two_percent_and_compress_by_a_third():
     layer = torch.nn.Linear(400, 400)
     torch.nn.init.normal_(layer.weight, std=0.03, generator=generator(0))
     layer.weight.data[0] = 0
@@ -368,7 +368,7 @@ def test_rounded_weights_lose_one_percent_and_compress_by_a_third():
     export.round_weights(layer)
     after = layer.weight.detach()
     assert torch.equal(layer.bias, bias) and not after[0].any()
-    assert 0.005 < (after.float() - before.float()).norm() / before.float().norm() < 0.02
+    assert 0.01 < (after.float() - before.float()).norm() / before.float().norm() < 0.04
     packed = [len(zlib.compress(weights.numpy().tobytes())) for weights in (before, after)]
     assert packed[1] < 0.67 * packed[0]
     export.round_weights(layer)

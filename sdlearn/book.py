@@ -28,12 +28,13 @@ BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\([^)]*\)\s*")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SCRUBBER = "<!-- A scrubber stands here in the built book. -->"  # in index.md
 
+COVER_SEED = 8
 COVER_SUBJECTS = """
     glossy fox, pink; flat owl, teal; cartoon mushroom, sky blue; ink cat, yellow; glossy cactus, beige;
-    cartoon rocket, purple; flat parrot, white; cartoon apple, green; cartoon dog, orange; glossy castle, white;
+    cartoon rocket, purple; flat parrot, white; cartoon green apple, orange; cartoon dog, orange; glossy castle, white;
     flat strawberry, pink; ink butterfly, teal; cartoon penguin, blue; flat guitar, yellow; glossy robot, sky blue;
-    cartoon sunflower, black; flat whale, white; glossy pizza, red; ink rooster, beige; cartoon turtle, green;
-    glossy balloon, sky blue; flat cupcake, purple; cartoon tiger, teal; glossy rose, gray
+    cartoon sunflower, black; flat taxi, white; glossy pizza, red; ink palm tree, beige; cartoon turtle, green;
+    glossy balloon, sky blue; flat cupcake, purple; glossy trophy, blue; flat sunglasses, pink
 """
 
 
@@ -162,7 +163,7 @@ def first_scrubber() -> str:
 
     sd = sdlearn.load("emoji", device="cpu", dtype="float32")
     prompts = [prompt for prompt in cover_prompts() if re.search("owl|mushroom|rocket|penguin|robot", prompt)]
-    run = {"seeds": [3] * len(prompts), "num_inference_steps": 14, "guidance_scale": 4, "progress": False}
+    run = {"seeds": [COVER_SEED] * len(prompts), "num_inference_steps": 14, "guidance_scale": 4, "progress": False}
     steps = list(sdlearn.denoise(sd, prompts, **run))
     frames = [autoencoder.to_images(autoencoder.decode(sd, step.latents)) for step in steps]
     labels = [f"after step {step.index + 1} of {len(steps)}" for step in steps]
@@ -179,7 +180,7 @@ def draw_cover() -> Path:
 
     sd = sdlearn.load("emoji", device="cpu", dtype="float32")
     prompts = cover_prompts()
-    pictures = sdlearn.text_to_image(sd, prompts, seeds=[3] * len(prompts), guidance_scale=4, progress=False)
+    pictures = sdlearn.text_to_image(sd, prompts, seeds=[COVER_SEED] * len(prompts), guidance_scale=4, progress=False)
     columns = 8
     sheet = Image.new("RGB", (columns * sd.width, -(-len(pictures) // columns) * sd.height))
     for k, picture in enumerate(pictures):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import zlib
@@ -398,6 +399,21 @@ def test_too_large_a_model_and_a_foreign_decoder_are_refused(tmp_path, shipped):
 
 
 # --- the reader and the score
+
+
+def test_the_model_card_lists_what_the_model_learned(shipped):
+    root = sdlearn.model_path().parents[1]
+    card = " ".join((sdlearn.model_path() / "README.md").read_text().split())
+    known = reader.load_reader().subjects
+    listed = re.search(r"\*\*Subjects\*\*, (\d+): (.*?)\. - ", card)
+    assert int(listed[1]) == len(known) and tuple(listed[2].split(", ")) == known
+    words = re.search(r"\*\*Other words\*\* for some of them, (\d+), .*?: (.*?)\. - ", card)
+    assert int(words[1]) == len(words[2].split(", "))
+    rows = shipped.text_encoder.get_input_embeddings().weight.any(1)
+    assert f"holds {rows.sum()} trained rows" in card
+    for word in (*known, *words[2].split(", ")):
+        assert rows[shipped.tokenizer(word).input_ids].all(), f"the card lists {word!r}, which the model never read"
+    assert f"the {len(known)} things it can draw" in " ".join((root / "README.md").read_text().split())
 
 
 def test_the_shipped_reader_is_small_and_reads_what_the_shipped_model_draws(shipped):

@@ -193,7 +193,12 @@ def draw_cover() -> Path:
 
 
 def cover_prompts() -> list[str]:
-    from .training.captions import article
+    from .training.captions import Reading
+    from .training.score import write
 
-    pairs = [map(str.strip, pair.split(",")) for pair in COVER_SUBJECTS.split(";")]
-    return [f"{article(what)} {what} on {article(where)} {where} background" for what, where in pairs]
+    found = []
+    for pair in COVER_SUBJECTS.split(";"):
+        what, background = map(str.strip, pair.split(","))
+        style, subject = what.split(" ", 1)
+        found.append(write(Reading(subject, style, background)))
+    return found

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -118,7 +119,7 @@ def test_ink_is_white_where_black_would_not_show(artwork):
     stream = data.Pictures(artwork, 64)
     ink_house = next(i for i in range(12) if artwork.subject[i] == 1 and STYLES[artwork.style[i]] == "ink")
     for background in BACKGROUNDS:
-        batch = stream.compose([stream.scene(random.Random(0), ink_house, background)])
+        batch = stream.compose([stream.scene(random.Random(0), [ink_house], background)])
         middle = (batch.pixels[0, :, 32, 32] + 1) / 2
         assert middle.mean().item() == pytest.approx(1.0 if is_dark(background) else 0.0, abs=1e-3)
         corner = (batch.pixels[0, :, 0, 0] + 1) / 2 * 255
@@ -145,6 +146,30 @@ def test_captions_name_both_subjects_of_a_pair_and_use_keywords(artwork):
     assert all(" and a" in text for text in batch.captions)
     houses = [t for t, r in zip(batch.captions, batch.readings, strict=True) if r.subject == "house"]
     assert houses and all("cottage" in t or "home" in t for t in houses)
+
+
+def test_a_style_that_two_artists_draw_comes_no_more_often(artwork):
+    flat = artwork.style == STYLES.index("flat")
+    twice = replace(
+        artwork,
+        sprites=torch.cat((artwork.sprites, artwork.sprites[flat])),
+        subject=torch.cat((artwork.subject, artwork.subject[flat])),
+        style=torch.cat((artwork.style, artwork.style[flat])),
+    )
+    counts = Counter(scene.reading.style for scene in data.Pictures(twice, 64).scenes(0, 4000))
+    assert {style: counts[style] / 4000 for style in STYLES} == pytest.approx(dict.fromkeys(STYLES, 0.25), abs=0.03)
+
+
+def test_only_some_subjects_share_a_picture_and_the_first_named_is_left(artwork):
+    names = ("house", "cat", "owl", "key")  # the middle two are of those that come in pairs
+    four = data.Artwork(artwork.sprites.repeat(2, 1, 1, 1)[:16], torch.arange(16) // 4, torch.arange(16) % 4, names, {})
+    scenes = data.Pictures(four, 64, data.Variety(pairs=1.0)).scenes(0, 100)
+    shown = {tuple(names[four.subject[sprite]] for sprite in scene.sprites): scene for scene in scenes}
+    assert shown.keys() == {("cat", "owl"), ("owl", "cat")}
+    for (left, right), scene in shown.items():
+        assert re.search(rf"\b{left} and an? {right}\b", scene.caption) and scene.reading.subject == left
+        assert scene.placements[0].right < 0 < scene.placements[1].right
+    assert data.pair_subjects(("house", "cat", "key")) == ("house", "cat", "key")
 
 
 def test_a_damaged_download_is_refused(tmp_path):

@@ -16,6 +16,7 @@ import subprocess
 import tarfile
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,6 +128,12 @@ MORE_SUBJECTS = _names("""
 """)
 SUBJECTS_64 = tuple(sorted((*FIRST_SUBJECTS, *MORE_SUBJECTS)))
 
+# Pictures of two subjects show these only: two of several hundred would each be met too seldom to be told apart.
+PAIR_SUBJECTS = _names("""
+    banana, car, cat, dog, duck, fox, frog, lemon, lion, moon, mushroom, owl, panda, penguin, pig, pizza, rabbit,
+    red apple, robot, rocket, star, strawberry, sun, unicorn
+""")
+
 # Plain words for drawings whose own names nobody would type.
 PLAIN_WORDS = {
     "cat": "cat-face", "cow": "cow-face", "dog": "dog-face", "dragon": "dragon-face", "horse": "horse-face",
@@ -162,7 +169,7 @@ class Variety:
     hue: float = 0.0            # largest turn of the hue, degrees
     gradient: float = 0.0       # share of coloured backgrounds that go from light to dark
     keywords: float = 0.0       # share of captions that name the subject by one of its keywords
-    pairs: float = 0.0          # share of pictures with two subjects side by side
+    pairs: float = 0.0          # share of pictures with two of `pair_subjects` side by side
     hold_out: bool = False      # leave out the combinations that `held_out` names
 
 
@@ -176,7 +183,7 @@ class Preset:
     variety: Variety
 
 
-VARIETY = Variety(mirror=0.5, rotate=8, hue=10, gradient=0.3, keywords=0.3, pairs=0.1, hold_out=True)
+VARIETY = Variety(mirror=0.5, rotate=8, hue=10, gradient=0.3, keywords=0.3, pairs=0.15, hold_out=True)
 PRESETS = {
     "emoji-64": Preset(64, 96, all_subjects=False, variety=VARIETY),
     "emoji-128": Preset(128, 192, all_subjects=True, variety=VARIETY),
@@ -342,6 +349,12 @@ def held_out(subject: str, style: str, background: str) -> bool:
     return pair[0] < 32 and (pair[1] + BACKGROUNDS.index(background)) % 2 == 0
 
 
+def pair_subjects(subjects) -> tuple[str, ...]:
+    """Those of `subjects` that pictures of two show: PAIR_SUBJECTS, or any where there are not two of these."""
+    known = tuple(subject for subject in PAIR_SUBJECTS if subject in subjects)
+    return known if len(known) > 1 else tuple(subjects)
+
+
 class Batch(NamedTuple):
     pixels: torch.Tensor            # (B, 3, size, size) in [-1, 1]
     captions: list[str]
@@ -361,12 +374,25 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures:
-    """An endless, seeded stream of batches: batch `index` is always the same, so a run can continue anywhere."""
+    """An endless, seeded stream of batches: batch `index` is always the same, so a run can continue anywhere.
+
+    Every style comes equally often, however many artists draw it: the model would lean to the one it meets most.
+    """
 
     artwork: Artwork
     size: int
     variety: Variety = Variety()
     seed: int = 0
+
+    @cached_property
+    def _singles(self) -> list[list[int]]:
+        """The sprites of each style."""
+        return self._by_style(self.artwork.subjects)
+
+    @cached_property
+    def _pairs(self) -> list[list[int]]:
+        """The sprites of each style that may share a picture."""
+        return self._by_style(pair_subjects(self.artwork.subjects))
 
     def batch(self, index: int, batch_size: int) -> Batch:
         """Batch number `index`, on the device of the artwork's sprites."""
@@ -389,39 +415,37 @@ class Pictures:
             ground[rows] = placed[:, :3] + ground[rows] * (1 - placed[:, 3:])
         return Batch(ground * 2 - 1, [scene.caption for scene in scenes], [scene.reading for scene in scenes])
 
-    def _scene(self, dice: random.Random) -> "Scene":
+    def _by_style(self, subjects) -> list[list[int]]:
         art = self.artwork
-        while True:
-            sprite = dice.randrange(len(art.sprites))
-            background = dice.choice(BACKGROUNDS[1:]) if dice.random() < self.variety.coloured else WHITE
-            reading = self._reading(sprite, background)
-            if not (self.variety.hold_out and held_out(*reading)):
-                return self.scene(dice, sprite, background)
+        is_one = torch.isin(art.subject, torch.tensor([art.subjects.index(subject) for subject in subjects]))
+        return [(is_one & (art.style == style)).nonzero().flatten().tolist() for style in art.style.unique()]
 
-    def scene(self, dice: random.Random, sprite: int, background: str) -> "Scene":
-        """A scene with this sprite on this background; everything else is drawn from `dice`."""
-        variety, art, reading = self.variety, self.artwork, self._reading(sprite, background)
-        sprites, name = [sprite], self._name(reading.subject, dice)
-        if dice.random() < variety.pairs:
-            sprites.append(self._second(dice, sprite, background))
-            name = pair(name, self._name(art.subjects[art.subject[sprites[1]]], dice))
+    def _scene(self, dice: random.Random) -> "Scene":
+        two = dice.random() < self.variety.pairs
+        while True:
+            sprites = dice.choice(self._pairs if two else self._singles)
+            chosen = [dice.choice(sprites)]
+            if two:
+                chosen.append(dice.choice([s for s in sprites if not self._same_subject(s, chosen[0])]))
+            background = dice.choice(BACKGROUNDS[1:]) if dice.random() < self.variety.coloured else WHITE
+            if not (self.variety.hold_out and any(held_out(*self._reading(s, background)) for s in chosen)):
+                return self.scene(dice, chosen, background)
+
+    def scene(self, dice: random.Random, sprites: list[int], background: str) -> "Scene":
+        """A scene with this sprite, or these two, on this background; everything else is drawn from `dice`."""
+        variety, readings = self.variety, [self._reading(sprite, background) for sprite in sprites]
+        names = [self._name(reading.subject, dice) for reading in readings]
         shade = dice.uniform(0.15, 0.35) if background != WHITE and dice.random() < variety.gradient else 0.0
         return Scene(
             tuple(sprites),
             tuple(self._placement(dice, side, len(sprites)) for side in range(len(sprites))),
             background, shade, dice.uniform(0, 360),
-            caption(name, reading.style, background, dice),
-            reading,
+            caption(pair(*names) if len(names) == 2 else names[0], readings[0].style, background, dice),
+            readings[0],
         )  # fmt: skip
 
-    def _second(self, dice: random.Random, first: int, background: str) -> int:
-        """Another subject in the style of the first."""
-        art = self.artwork
-        others = (art.style == art.style[first]) & (art.subject != art.subject[first])
-        others = others.nonzero().flatten().tolist()
-        if self.variety.hold_out:
-            others = [sprite for sprite in others if not held_out(*self._reading(sprite, background))]
-        return dice.choice(others)
+    def _same_subject(self, sprite: int, other: int) -> bool:
+        return bool(self.artwork.subject[sprite] == self.artwork.subject[other])
 
     def _reading(self, sprite: int, background: str) -> Reading:
         art = self.artwork

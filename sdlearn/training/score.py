@@ -9,7 +9,7 @@ from ..autoencoder import to_tensor
 from ..sampling import text_to_image
 from .autoencoder import psnr
 from .captions import BACKGROUNDS, STYLES, Reading, article, pair
-from .data import FIRST_SUBJECTS, Pictures, Variety, held_out
+from .data import FIRST_SUBJECTS, Pictures, Variety, held_out, pair_subjects
 from .reader import Reader, resize, round_trip, share
 
 
@@ -113,7 +113,7 @@ def variations(pictures: Pictures, reading: Reading, count: int) -> torch.Tensor
     is_it = (art.subject == art.subjects.index(reading.subject)) & (art.style == STYLES.index(reading.style))
     dice = random.Random(f"{pictures.seed}/{reading}")
     sprites = [dice.choice(is_it.nonzero().flatten().tolist()) for _ in range(count)]
-    return pictures.compose([pictures.scene(dice, sprite, reading.background) for sprite in sprites]).pixels.cpu()
+    return pictures.compose([pictures.scene(dice, [sprite], reading.background) for sprite in sprites]).pixels.cpu()
 
 
 def round_trip_psnr(vae, pictures: Pictures, count: int = 256) -> dict[str, float]:
@@ -141,7 +141,7 @@ def score(
         kind: obedience(sd, reader, prompts(reader.subjects, count, seed, which), seed, **options)
         for kind, which in kinds.items()
     }
-    pair_texts, pairs = zip(*pair_prompts(reader.subjects, count, seed), strict=True)
+    pair_texts, pairs = zip(*pair_prompts(pair_subjects(reader.subjects), count, seed), strict=True)
     drawn = draw(sd, list(pair_texts), list(range(seed, seed + count)), **options)
     result["two subjects"] = pair_obedience(drawn, list(pairs), reader)
     asked = prompts(reader.subjects, max(4, count // 10), seed)

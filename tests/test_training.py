@@ -16,8 +16,8 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
 import sdlearn
-from sdlearn.training import autoencoder, data, diffusion, export, reader, score
-from sdlearn.training.captions import BACKGROUNDS, RGB, STYLES, Reading, caption, is_dark, parse
+from sdlearn.training import autoencoder, captions, data, diffusion, export, reader, score
+from sdlearn.training.captions import BACKGROUNDS, MASS_NOUNS, RGB, STYLES, Reading, caption, indefinite, is_dark, parse
 from sdlearn.training.loop import Settings, generator, learning_rate
 
 SHAPES = {
@@ -60,6 +60,18 @@ def test_every_caption_reads_back_as_what_is_in_the_picture():
                 text = caption(subject, style, background, dice)
                 read = parse(text, subjects)
                 assert read in (Reading(subject, style, background), Reading(subject, None, background)), text
+
+
+def test_only_things_that_are_counted_one_by_one_take_an_article():
+    assert [indefinite(name) for name in ("owl", "unicorn", "bus", "wine glass", "cactus", "nest with eggs")] == [
+        "an owl", "a unicorn", "a bus", "a wine glass", "a cactus", "a nest with eggs"
+    ]  # fmt: skip
+    several = {"ballet shoes", "blueberries", "books", "cherries", "french fries", "glasses", "grapes", "headphones",
+               "jeans", "maracas", "pancakes", "peanuts", "scissors", "socks", "sunglasses"}  # fmt: skip
+    assert {name for name in data.SUBJECTS_64 if indefinite(name) == name} - MASS_NOUNS == several
+    assert (indefinite("books", "ink"), indefinite("popcorn", "flat")) == ("ink books", "flat popcorn")
+    assert indefinite("owl", "flat") == "a flat owl" and captions.pair("owl", "socks") == "owl and socks"
+    assert score.write(Reading("socks", "ink", "teal")) == "ink socks on a teal background"
 
 
 def test_a_prompt_is_read_as_people_write_it():

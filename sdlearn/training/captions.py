@@ -39,13 +39,25 @@ class Reading(NamedTuple):
     background: str | None
 
 
+# Of the subjects and their synonyms, those that are not counted.
+MASS_NOUNS = {"bacon", "bread", "broccoli", "bubble tea", "butter", "cheese", "coral", "custard", "garlic", "popcorn",
+              "sushi", "toast", "yarn"}  # fmt: skip
+
+
 def article(word: str) -> str:
     return "an" if word[0] in "aeiou" and not word.startswith("uni") else "a"
 
 
+def indefinite(name: str, style: str | None = None) -> str:
+    """A thing with its article, if it takes one: "a dog", "an ink dog", but "books", "flat books" and "popcorn"."""
+    head = re.split(r" (?:and|behind|holding|in|over|with) ", name)[0]  # a nest with eggs is one nest
+    words = f"{style} {name}" if style else name
+    return words if head in MASS_NOUNS or re.search(r"[^iosu]s$", head) else f"{article(words)} {words}"
+
+
 def pair(first: str, second: str) -> str:
     """What two subjects side by side are called: "cat and a dog"."""
-    return f"{first} and {article(second)} {second}"
+    return f"{first} and {indefinite(second)}"
 
 
 def caption(subject: str, style: str, background: str, random) -> str:
@@ -53,9 +65,9 @@ def caption(subject: str, style: str, background: str, random) -> str:
     unsaid half of the time; the fourth form leaves the style open."""
     text = random.choices(
         (
-            f"{article(style)} {style} {subject}",
+            indefinite(subject, style),
             f"{subject}, {style} style",
-            f"{article(style)} {style} picture of {article(subject)} {subject}",
+            f"{article(style)} {style} picture of {indefinite(subject)}",
             subject,
         ),
         weights=(50, 20, 20, 10),

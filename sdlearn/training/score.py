@@ -8,7 +8,7 @@ import torch
 from ..autoencoder import to_tensor
 from ..sampling import text_to_image
 from .autoencoder import psnr
-from .captions import BACKGROUNDS, STYLES, Reading, article, pair
+from .captions import BACKGROUNDS, STYLES, Reading, article, indefinite, pair
 from .data import FIRST_SUBJECTS, Pictures, Variety, held_out, pair_subjects
 from .reader import Reader, resize, round_trip, share
 
@@ -30,7 +30,7 @@ def prompts(subjects, count: int, seed: int = 0, held: bool | None = None) -> li
 def write(reading: Reading) -> str:
     """The plain prompt for a subject, a style and a background."""
     background = f"{article(reading.background)} {reading.background} background"
-    return f"{article(reading.style)} {reading.style} {reading.subject} on {background}"
+    return f"{indefinite(reading.subject, reading.style)} on {background}"
 
 
 def keyword_prompts(keywords: dict[str, tuple[str, ...]], count: int, seed: int = 0) -> list[tuple[str, Reading]]:

@@ -202,15 +202,22 @@ def guidance(uncond, cond, guidance_scale: float, *, title=None) -> Figure:
 
 @_style
 def matrix(
-    values, *, row_labels=None, column_labels=None, xlabel=None, ylabel=None, title=None, label=None, numbers=None
-) -> Figure:
+    values, *, mask=None, row_labels=None, column_labels=None, xlabel=None, ylabel=None, title=None, label=None,
+    numbers=None,
+) -> Figure:  # fmt: skip
     """A matrix as a heat map: similarities, a Gram matrix, a mask. Signed values get a scale with white zero.
 
-    values: (rows, columns). label: what the colour means. numbers: whether to print the values; None: if there is room.
+    values: (rows, columns). mask: (rows, columns), true where a cell stays empty. label: what the colour means.
+    numbers: whether to print the values; None: if there is room.
     """
     m = _numbers(values, "matrix")
     if m.ndim != 2:
         raise ValueError(f"A matrix has two dimensions, not shape {m.shape}.")
+    if mask is not None:
+        mask = _numbers(mask, "mask").astype(bool)
+        if mask.shape != m.shape or mask.all():
+            raise ValueError(f"The mask of this matrix must have its shape, {m.shape}, and leave a cell to draw.")
+        m = np.ma.array(m, mask=mask)
     signed = m.min() < 0
     top = _scale(m)
     size = min(6.0, max(3.6, 0.62 * max(m.shape)))
@@ -231,7 +238,7 @@ def matrix(
         for tick in ax.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
     if numbers or (numbers is None and max(m.shape) <= 9):
-        for (r, c), value in np.ndenumerate(m):
+        for (r, c), value in np.ma.ndenumerate(m):  # without the empty cells
             dark = np.dot(shown.cmap(norm(value))[:3], (0.3, 0.59, 0.11)) < 0.5
             ax.text(
                 c, r, _signed(value, ".2f"), ha="center", va="center", fontsize=10, color="white" if dark else "black"
@@ -417,14 +424,18 @@ def density_over_time(x, density, *, paths=None, timesteps=None, title=None) -> 
 
 
 @_style
-def tokens(pieces: Sequence[str], ids: Sequence[int], *, dropped: str | Sequence[str] = (), title=None) -> Figure:
+def tokens(
+    pieces: Sequence[str], ids: Sequence[int], *, positions=None, dropped: str | Sequence[str] = (), title=None
+) -> Figure:
     """What the text encoder reads: each piece in its box, its position above, its id below; one colour for each word.
 
     pieces: the tokenizer's own, with CLIP's "</w>" at the end of a word and its two special tokens; ids: as many.
-    Everything after the first end token is padding and shown as one box. dropped: what did not fit, crossed out;
-    a text or its pieces.
+    Everything after the first end token is padding and shown as one box. positions: of the pieces, if they are not all
+    from 0 on. dropped: what did not fit, crossed out; a text or its pieces.
     """
     _same_number(ids, len(pieces), "ids", "pieces")
+    positions = range(len(pieces)) if positions is None else positions
+    _same_number(positions, len(pieces), "positions", "pieces")
     if not len(pieces):
         raise ValueError("There are no tokens to draw.")
     end = next((k for k, piece in enumerate(pieces) if piece == "<|endoftext|>"), len(pieces) - 1)
@@ -434,10 +445,10 @@ def tokens(pieces: Sequence[str], ids: Sequence[int], *, dropped: str | Sequence
         special = pieces[k].startswith("<|") and pieces[k].endswith("|>")
         whole = special or pieces[k].endswith("</w>")
         text = pieces[k] if special else pieces[k].removesuffix("</w>")
-        boxes.append((str(k), text, str(ids[k]), "#e3e3e3" if special else _tint(word), not whole))
+        boxes.append((str(positions[k]), text, str(ids[k]), "#e3e3e3" if special else _tint(word), not whole))
         word += whole and not special
     if padding:
-        span = f"{end + 1}" if padding == 1 else f"{end + 1}–{len(pieces) - 1}"
+        span = f"{positions[end + 1]}" if padding == 1 else f"{positions[end + 1]}–{positions[-1]}"
         boxes.append((span, f"padding × {padding}", str(ids[-1]), "#f4f4f4", False))
     dropped = dropped.split() if isinstance(dropped, str) else dropped
     if dropped:

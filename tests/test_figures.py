@@ -327,6 +327,18 @@ def test_tokens_show_positions_ids_and_one_box_of_padding():
     assert not any("</w>" in t for t in seen)
 
 
+def test_tokens_from_the_middle_of_a_prompt_keep_their_positions():
+    figure = figures.tokens(["a</w>", "cat</w>"], [320, 2368], positions=[40, 41])
+    assert {"40", "41"} <= set(texts(figure)) and "0" not in texts(figure)
+
+
+def test_masked_cells_of_a_matrix_stay_white_and_do_not_stretch_its_scale():
+    figure = figures.matrix([[0.0, 5.0], [5.0, 6.0]], mask=[[True, False], [False, False]])
+    shown = figure.axes[0].images[0]
+    assert shown.get_clim() == (5, 6) and texts(figure).count("5.00") == 2 and "0.00" not in texts(figure)
+    assert shown.to_rgba(shown.get_array())[0, 0, 3] == 0  # nothing is painted on the paper
+
+
 def test_pieces_of_one_word_share_a_colour_and_words_differ():
     figure = DRAWN["tokens"]()
     _, a, pup, py, *_ = (patch.get_facecolor() for patch in figure.axes[0].patches)
@@ -365,6 +377,8 @@ BAD = {
     "from 0 to 50": lambda: figures.number_line(T, 51),
     "a row for each timestep": lambda: figures.density_over_time(X, np.ones((61, 3))),
     "two dimensions": lambda: figures.matrix([1.0, 2.0]),
+    r"its shape, \(1, 2\), and leave a cell": lambda: figures.matrix([[1.0, 2.0]], mask=[[True, True]]),
+    "2 positions for 1 pieces": lambda: figures.tokens(["a"], [1], positions=[3, 4]),
 }  # fmt: skip
 
 

@@ -1,9 +1,11 @@
 """The recipe: data that come back from a seed, runs that survive an interruption, a reader that can read."""
 
+import copy
 import json
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 import zlib
@@ -14,8 +16,12 @@ from functools import partial
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import CLIPTextModel
 
 import sdlearn
+from sdlearn.book import ROOT
 from sdlearn.training import autoencoder, captions, data, diffusion, export, reader, score
 from sdlearn.training.captions import BACKGROUNDS, MASS_NOUNS, RGB, STYLES, Reading, caption, indefinite, is_dark, parse
 from sdlearn.training.loop import Settings, generator, learning_rate
@@ -221,11 +227,11 @@ def small_vae():
     )  # fmt: skip
 
 
-def small_unet():
+def small_unet(text_width=32):
     torch.manual_seed(1)
     return UNet2DConditionModel(
         sample_size=16, block_out_channels=(16, 32), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=32,
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=text_width,
         attention_head_dim=2, norm_num_groups=8,
     )  # fmt: skip
 
@@ -342,6 +348,31 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(tmp_pat
     assert results[1] == pytest.approx(results[0], abs=1e-5)
 
 
+def test_a_new_model_knows_the_words_it_read_and_one_that_goes_on_keeps_its_own(artwork, tmp_path, shipped):
+    def table_after_training(name, text_encoder=None):
+        diffusion.train_diffusion(
+            artwork, "emoji-64", small_vae().eval(), shipped.tokenizer, tmp_path / name, text_encoder,
+            small_unet(text_width), SHORT, augmentations=2, log=lambda line: None,
+        )  # fmt: skip
+        ids = load_file(tmp_path / name / "latents.safetensors")["ids"].long().unique().tolist()
+        encoder = CLIPTextModel.from_pretrained(tmp_path / name / "text_encoder")
+        return encoder.get_input_embeddings().weight.detach(), ids
+
+    text_width = shipped.text_encoder.config.hidden_size
+    table, read = table_after_training("new")
+    assert table.any(1).nonzero().flatten().tolist() == read
+
+    before = shipped.text_encoder.get_input_embeddings().weight.detach().clone()
+    untaught = shipped.tokenizer.convert_tokens_to_ids("cottage</w>")  # the test's artwork calls a house so
+    assert not before[untaught].any()
+    table, read = table_after_training("on", copy.deepcopy(shipped.text_encoder).requires_grad_(True))
+    known = before.any(1)
+    assert table[untaught].norm().item() == pytest.approx(before[known].norm(dim=1).mean().item(), rel=0.5)
+    assert table.any(1).nonzero().flatten().tolist() == sorted({*read, *known.nonzero().flatten().tolist()})
+    known[read] = False  # words that this run did not read
+    assert known.sum() > 300 and torch.allclose(table[known], before[known], rtol=1e-3)
+
+
 def test_a_run_with_a_reader_writes_the_curve_of_its_score(artwork, tmp_path, shipped, monkeypatch):
     class Contrary:
         """Finds every second picture right."""
@@ -360,6 +391,10 @@ def test_a_run_with_a_reader_writes_the_curve_of_its_score(artwork, tmp_path, sh
     )  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "score.jsonl").read_text().splitlines()]
     assert lines == [{"step": step, "samples": 2 * step, "seen": 0.5, "new": 0.5} for step in (3, 6)]
+    sheet = Image.open(tmp_path / "sheet-000006.png")
+    assert len(diffusion.sheet_prompts(SUBJECTS)) == 8 and sheet.height > sheet.width > 4 * 64  # rows of four pictures
+    Contrary.subjects = SUBJECTS[:2]  # of the first subjects no combination was held out
+    assert diffusion.curve_point(shipped, Contrary()).keys() == {"seen"}
 
 
 def test_the_diffusion_loss_noises_as_diffusers_does_and_weights_by_min_snr():
@@ -385,13 +420,9 @@ def test_the_diffusion_loss_noises_as_diffusers_does_and_weights_by_min_snr():
 # --- export
 
 
-def test_the_exported_folder_is_a_pipeline_and_forgets_words_it_never_read(tmp_path, shipped):
-    text_encoder, unet = small_text_encoder(), small_unet()
-    ids = diffusion.tokenize(shipped.tokenizer, ["an ink owl"])
-    folder = export.export(small_vae(), text_encoder, unet, shipped.tokenizer, tmp_path / "model", trained_ids=ids)
+def test_the_exported_folder_is_a_pipeline(tmp_path, shipped):
+    folder = export.export(small_vae(), small_text_encoder(), small_unet(), shipped.tokenizer, tmp_path / "model")
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
-    norms = pipeline.text_encoder.get_input_embeddings().weight.norm(dim=1)
-    assert norms.nonzero().flatten().tolist() == sorted(ids.unique().tolist())
     assert pipeline.scheduler.config.clip_sample is False
     ours = sdlearn.text_to_image(sdlearn.load(folder, device="cpu"), "an ink owl", seed=1, num_inference_steps=2)
     assert ours.size == (64, 64)
@@ -554,3 +585,15 @@ def test_the_training_commands_are_all_there(capsys):
             main(["train", command, "--help"])
         assert stopped.value.code == 0
         assert f"sdlearn train {command}" in capsys.readouterr().out
+
+
+def test_every_command_on_the_page_about_training_is_one():
+    from sdlearn.cli import _parser
+
+    page = (ROOT / "notebooks" / "training.md").read_text(encoding="utf-8")
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    commands = [shlex.split(line) for line in re.findall(r"sdlearn train (.*)", blocks)]
+    assert {command[0] for command in commands} == {"data", "diffusion", "export", "reader", "score"}
+    asked = {getattr(_parser(with_training=True).parse_args(["train", *words]), "subjects", None) for words in commands}
+    (new,) = asked - {None, "shipped"}
+    assert set(new.split(", ")) <= set(data.MORE_SUBJECTS) - set(reader.load_reader().subjects)  # new to the model

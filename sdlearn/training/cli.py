@@ -86,7 +86,7 @@ def _add_autoencoder(subparsers):
 def _add_diffusion(subparsers):
     parser = _command(subparsers, "diffusion", "train the text encoder and the UNet on an autoencoder's latents")
     _add_run_options(parser)
-    parser.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
+    parser.add_argument("--vae", type=Path, help="folder of the autoencoder (default: that of --from, or the shipped)")
     parser.add_argument("--from", dest="start", metavar="MODEL", help="go on from this model's weights")
     parser.add_argument("--reader", type=Path, help="folder of a reader that scores the run as it goes (score.jsonl)")
 
@@ -95,7 +95,7 @@ def _add_diffusion(subparsers):
         from .reader import load_reader
 
         start = _model(args.start) if args.start else None
-        vae = _vae(args.vae)
+        vae = _vae(args.vae) if args.vae else (start or _model(None)).vae
         _report_stop(
             args,
             diffusion.train_diffusion(
@@ -113,12 +113,11 @@ def _add_diffusion(subparsers):
 def _add_export(subparsers):
     parser = subparsers.add_parser("export", help="write finished runs as one model folder in half precision")
     parser.add_argument("--diffusion", type=Path, required=True, help="folder of the diffusion run")
-    parser.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
+    parser.add_argument("--vae", type=Path, help="folder of its autoencoder (default: the shipped model's)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model to write")
 
     def run(args):
         from diffusers import AutoencoderKL, UNet2DConditionModel
-        from safetensors.torch import load_file
         from transformers import CLIPTextModel
 
         import sdlearn
@@ -127,12 +126,11 @@ def _add_export(subparsers):
 
         sdlearn.quiet()
         parts = (
-            AutoencoderKL.from_pretrained(args.vae),
+            AutoencoderKL.from_pretrained(args.vae or sdlearn.model_path() / "vae"),
             CLIPTextModel.from_pretrained(args.diffusion / "text_encoder"),
             UNet2DConditionModel.from_pretrained(args.diffusion / "unet"),
         )
-        ids = load_file(args.diffusion / "latents.safetensors")["ids"]
-        print("wrote", export(*parts, _tokenizer(), args.out, trained_ids=ids))
+        print("wrote", export(*parts, _tokenizer(), args.out))
 
     parser.set_defaults(run=run)
 

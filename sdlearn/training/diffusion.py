@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..autoencoder import to_tensor
+from .. import figures
 from ..checkpoints import StableDiffusion
 from ..sampling import text_to_image
 from ..schedule import NoiseSchedule
-from .autoencoder import save_sheet
-from .data import PRESETS, Artwork, Pictures, save_whole
+from .data import PRESETS, Artwork, Pictures, pair_subjects, save_whole
 from .loop import Settings, generator, processes, train
-from .score import obedience, prompts
+from .score import askable, obedience, pair_prompts, prompts
 
 UNET_BLOCKS = {"emoji-64": (64, 128, 192), "emoji-128": (96, 160, 192)}
 SETTINGS = {
@@ -26,11 +25,6 @@ SETTINGS = {
                           save_every=2000, sheet_every=5000),
 }  # fmt: skip
 AUGMENTATIONS = 40  # pictures of each sprite, worked out as latents before the training
-SHEET_PROMPTS = (
-    "a glossy red apple", "an ink owl", "a cartoon fox on a pink background", "a flat pizza",
-    "a glossy rocket on a black background", "a cartoon puppy on a green background", "a cartoon cat and a dog",
-    "a flat sun on a sky blue background",
-)  # fmt: skip
 
 
 def new_text_encoder(width: int = 128):
@@ -80,11 +74,18 @@ class DiffusionLoss(nn.Module):
 
 
 def curve_point(sd, reader, count: int = 64) -> dict[str, float]:
-    """Share of pictures right in all parts, of `count` combinations that the training shows and `count` held out."""
+    """Share of pictures right in all parts, of `count` combinations that the training shows and `count` held out, if
+    there are any of these."""
     return {
         kind: obedience(sd, reader, prompts(reader.subjects, count, seed=1, held=held), guidance_scale=4)["all"]
         for kind, held in (("seen", False), ("new", True))
+        if askable(reader.subjects, held)
     }
+
+
+def sheet_prompts(subjects) -> list[str]:
+    """What every sample sheet of a run shows: seven of its combinations, and two subjects at once."""
+    return prompts(subjects, 7) + [text for text, _ in pair_prompts(pair_subjects(subjects), 1)]
 
 
 @torch.no_grad()
@@ -102,11 +103,20 @@ def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, bat
 
 
 @torch.no_grad()
-def _fill_empty_tokens(text_encoder) -> None:
-    """Tokens that an exported model never read are rows of zeros; to learn to differ they must start different."""
+def start_tokens(text_encoder, ids: torch.Tensor, new: bool) -> None:
+    """Readies the token table for captions of these token ids.
+
+    In a new encoder, rows that no caption reads become zeros: nothing would teach them anything, and zeros cost nothing
+    in a compressed download. In any encoder, rows of zeros that captions do read start at random, or they could not
+    learn to differ. All others stay: a model that goes on keeps the words it knows.
+    """
     table = text_encoder.get_input_embeddings().weight
-    empty = ~table.any(1)
-    table[empty] = torch.randn(int(empty.sum()), table.shape[1]) * table[~empty].std()
+    read = torch.zeros(len(table), dtype=torch.bool)
+    read[ids.long().unique()] = True
+    if new:
+        table[~read] = 0
+    empty = read & ~table.any(1)
+    table[empty] = torch.randn(int(empty.sum()), table.shape[1]) * table[table.any(1)].std()
 
 
 def _plain_attention(text_encoder, unet) -> None:
@@ -155,8 +165,9 @@ def train_diffusion(
     data = load_file(path)
     empty = tokenize(tokenizer, [""])[0]
     torch.manual_seed(settings.seed)
+    new = text_encoder is None
     text_encoder, unet = text_encoder or new_text_encoder(), unet or new_unet(preset)
-    _fill_empty_tokens(text_encoder)
+    start_tokens(text_encoder, data["ids"], new)
     if vae.device.type == "cpu":
         _plain_attention(text_encoder, unet)
     model = DiffusionLoss(text_encoder.float().train(), unet.float().train())
@@ -172,9 +183,9 @@ def train_diffusion(
 
     def sheet(model, path):
         sd = StableDiffusion(tokenizer, model.text_encoder, model.unet, vae, NoiseSchedule(), preset, folder)
-        texts = [text for text in SHEET_PROMPTS for _ in range(4)]
-        drawn = text_to_image(sd, texts, seeds=range(len(texts)), guidance_scale=4, progress=False)
-        save_sheet(to_tensor(drawn), path, columns=8)
+        texts = sheet_prompts(artwork.subjects)
+        rows = [text_to_image(sd, text, seeds=range(4), guidance_scale=4, progress=False) for text in texts]
+        figures.grid(rows, row_labels=texts).savefig(path)
         return curve_point(sd, reader) if reader else None
 
     done = train(model, inputs, settings, folder, sheet=sheet, **options)

@@ -11,11 +11,9 @@ BUDGET = 45 * MIB  # of all weights together, so that the repository stays light
 STEPS_PER_STD = 8  # weights are rounded this finely
 
 
-def export(vae, text_encoder, unet, tokenizer, folder: str | Path, trained_ids: torch.Tensor | None = None) -> Path:
+def export(vae, text_encoder, unet, tokenizer, folder: str | Path) -> Path:
     """Writes the parts as a Stable Diffusion model in `folder`.
 
-    trained_ids: the token ids that occurred in training. The token table's other rows are set to zero: they still hold
-    the random numbers they began with, and zeros cost nothing in a compressed download.
     Raises ValueError when the weights come to more than BUDGET.
     """
     from diffusers import PNDMScheduler, StableDiffusionPipeline
@@ -23,8 +21,6 @@ def export(vae, text_encoder, unet, tokenizer, folder: str | Path, trained_ids: 
     size = 2 * sum(p.numel() for part in (vae, text_encoder, unet) for p in part.parameters())
     if size > BUDGET:
         raise ValueError(f"The weights are {size / MIB:.1f} MiB in half precision, {BUDGET // MIB} MiB are allowed.")
-    if trained_ids is not None:
-        forget_untrained(text_encoder, trained_ids)
     # "clip_sample": false, or samplers made from this config would clip latents to [-1, 1] as if they were pixels.
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
@@ -56,15 +52,6 @@ def round_weights(module) -> None:
         if weight.dim() > 1 and weight.any():
             step = 2.0 ** math.floor(math.log2(weight[weight != 0].float().std().item() / STEPS_PER_STD))
             weight.copy_((weight.float() / step).round() * step)
-
-
-@torch.no_grad()
-def forget_untrained(text_encoder, trained_ids: torch.Tensor) -> None:
-    """Sets the rows of the token table that `trained_ids` does not name to zero."""
-    table = text_encoder.get_input_embeddings().weight
-    untrained = torch.ones(len(table), dtype=torch.bool)
-    untrained[trained_ids.flatten().long().unique()] = False
-    table[untrained] = 0
 
 
 def replace_decoder(vae, weights: dict[str, torch.Tensor]) -> None:

@@ -19,12 +19,17 @@ def prompts(subjects, count: int, seed: int = 0, held: bool | None = None) -> li
     held: True takes only combinations that `data.held_out` names, of subjects that the weights a run may have started
     from did not know; False only the other combinations, of all subjects; None any.
     """
-    subjects = [subject for subject in subjects if not held or subject not in FIRST_SUBJECTS]
-    readings = [Reading(*parts) for parts in product(subjects, STYLES, BACKGROUNDS)]
-    readings = [reading for reading in readings if held is None or held_out(*reading) == held]
+    readings = askable(subjects, held)
     if not readings:
         raise ValueError("None of these subjects has a combination that was held out of training.")
     return [write(reading) for reading in random.Random(seed).choices(readings, k=count)]
+
+
+def askable(subjects, held: bool | None = None) -> list[Reading]:
+    """Every combination that `prompts` draws from."""
+    subjects = [subject for subject in subjects if not held or subject not in FIRST_SUBJECTS]
+    readings = [Reading(*parts) for parts in product(subjects, STYLES, BACKGROUNDS)]
+    return [reading for reading in readings if held is None or held_out(*reading) == held]
 
 
 def write(reading: Reading) -> str:

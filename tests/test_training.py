@@ -597,3 +597,11 @@ def test_every_command_on_the_page_about_training_is_one():
     asked = {getattr(_parser(with_training=True).parse_args(["train", *words]), "subjects", None) for words in commands}
     (new,) = asked - {None, "shipped"}
     assert set(new.split(", ")) <= set(data.MORE_SUBJECTS) - set(reader.load_reader().subjects)  # new to the model
+
+
+def test_shipped_stands_for_the_shipped_models_subjects_in_a_list_of_subjects():
+    from sdlearn.training.cli import _subjects
+
+    known = list(reader.load_reader().subjects)
+    assert _subjects("shipped") == known and len(known) > 200
+    assert _subjects("squid, shipped ,hot dog,") == ["squid", *known, "hot dog"]

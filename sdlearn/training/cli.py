@@ -166,7 +166,7 @@ def _command(subparsers, name: str, text: str):
 
     parser = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.add_argument("--preset", choices=PRESETS, default="emoji-64", help="(default: %(default)s)")
-    parser.add_argument("--subjects", metavar="LIST", help='"cat, dog, owl", or "shipped": those of the shipped model')
+    parser.add_argument("--subjects", metavar="LIST", help='"cat, dog"; "shipped" stands for those of the shipped model')
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the artwork (default: %(default)s)")
     return parser
 
@@ -197,11 +197,15 @@ def _artwork(args):
 
     with processes().main_process_first():  # one fetches and draws it, the others find it in the cache
         artwork = load_artwork(args.preset, args.cache).to(_device())
-    if args.subjects == "shipped":
-        from .reader import load_reader
+    return artwork.only(_subjects(args.subjects)) if args.subjects else artwork
 
-        return artwork.only(load_reader().subjects)
-    return artwork.only(name.strip() for name in args.subjects.split(",")) if args.subjects else artwork
+
+def _subjects(text: str) -> list[str]:
+    """The names in a list such as "shipped, squid"."""
+    from .reader import load_reader
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return [subject for name in names for subject in (load_reader().subjects if name == "shipped" else [name])]
 
 
 def _model(name):

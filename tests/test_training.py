@@ -591,7 +591,7 @@ def test_every_command_on_the_page_about_training_is_one():
     from sdlearn.cli import _parser
 
     page = (ROOT / "notebooks" / "training.md").read_text(encoding="utf-8")
-    blocks = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).replace("\\\n", "")
     commands = [shlex.split(line) for line in re.findall(r"sdlearn train (.*)", blocks)]
     assert {command[0] for command in commands} == {"data", "diffusion", "export", "reader", "score"}
     asked = {getattr(_parser(with_training=True).parse_args(["train", *words]), "subjects", None) for words in commands}

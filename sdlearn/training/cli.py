@@ -166,7 +166,7 @@ def _command(subparsers, name: str, text: str):
 
     parser = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.add_argument("--preset", choices=PRESETS, default="emoji-64", help="(default: %(default)s)")
-    parser.add_argument("--subjects", metavar="LIST", help='"cat, dog"; "shipped" stands for those of the shipped model')
+    parser.add_argument("--subjects", metavar="LIST", help='"cat, dog"; "shipped" stands for the shipped model\'s')
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the artwork (default: %(default)s)")
     return parser
 

@@ -428,7 +428,7 @@ def test_the_exported_folder_is_a_pipeline(tmp_path, shipped):
     assert ours.size == (64, 64)
 
 
-def test_rounded_weights_lose_two_percent_and_compress_by_a_third():
+def test_rounded_weights_lose_four_percent_and_compress_by_half():
     layer = torch.nn.Linear(400, 400)
     torch.nn.init.normal_(layer.weight, std=0.03, generator=generator(0))
     layer.weight.data[0] = 0
@@ -437,9 +437,9 @@ def test_rounded_weights_lose_two_percent_and_compress_by_a_third():
     export.round_weights(layer)
     after = layer.weight.detach()
     assert torch.equal(layer.bias, bias) and not after[0].any()
-    assert 0.01 < (after.float() - before.float()).norm() / before.float().norm() < 0.04
+    assert 0.02 < (after.float() - before.float()).norm() / before.float().norm() < 0.06
     packed = [len(zlib.compress(weights.numpy().tobytes())) for weights in (before, after)]
-    assert packed[1] < 0.67 * packed[0]
+    assert packed[1] < 0.5 * packed[0]
     export.round_weights(layer)
     assert torch.equal(layer.weight, after)  # once is enough
 

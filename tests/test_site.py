@@ -45,6 +45,7 @@ def open_page(browser, address):
     def open_page(name, viewport=DESKTOP, **options):
         contexts.append(browser.new_context(viewport=viewport, **options))
         page = contexts[-1].new_page()
+        page.set_default_timeout(120_000)  # a loaded machine is no defect of the page
         page.troubles = []
         page.on("console", lambda m: m.type in ("error", "warning") and page.troubles.append(m.text))
         page.on("pageerror", lambda error: page.troubles.append(str(error)))

@@ -12,7 +12,7 @@ from sdlearn import book, cli
 
 pytest.importorskip("jupyter_book", reason='the book needs its extra: pip install -e ".[test]"')
 
-PAGES = [path.stem for path in (*sorted((book.ROOT / "notebooks").glob("*.md")), *book.notebooks())]
+PAGES = [path.stem for path in (*sorted(book.NOTEBOOKS.glob("*.md")), *book.notebooks())]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 SCRUBBERS = "div[id^=sdlearn-]"
 

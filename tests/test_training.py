@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel
 
 import sdlearn
-from sdlearn.book import ROOT
+from sdlearn.book import NOTEBOOKS, ROOT
 from sdlearn.training import autoencoder, captions, data, diffusion, export, reader, score
 from sdlearn.training.captions import BACKGROUNDS, MASS_NOUNS, RGB, STYLES, Reading, caption, indefinite, is_dark, parse
 from sdlearn.training.loop import Settings, generator, learning_rate
@@ -470,7 +470,6 @@ def test_too_large_a_model_and_a_foreign_decoder_are_refused(tmp_path, shipped):
 
 
 def test_the_model_card_lists_what_the_model_learned(shipped):
-    root = sdlearn.model_path().parents[1]
     card = " ".join((sdlearn.model_path() / "README.md").read_text().split())
     known = reader.load_reader().subjects
     listed = re.search(r"\*\*Subjects\*\*, (\d+): (.*?)\. - ", card)
@@ -481,7 +480,7 @@ def test_the_model_card_lists_what_the_model_learned(shipped):
     assert f"holds {rows.sum()} trained rows" in card
     for word in (*known, *words[2].split(", ")):
         assert rows[shipped.tokenizer(word).input_ids].all(), f"the card lists {word!r}, which the model never read"
-    assert f"the {len(known)} things it can draw" in " ".join((root / "README.md").read_text().split())
+    assert f"the {len(known)} things it can draw" in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_the_shipped_reader_is_small_and_reads_what_the_shipped_model_draws(shipped):
@@ -591,7 +590,7 @@ def test_the_training_commands_are_all_there(capsys):
 def test_every_command_on_the_page_about_training_is_one():
     from sdlearn.cli import _parser
 
-    page = (ROOT / "notebooks" / "training.md").read_text(encoding="utf-8")
+    page = (NOTEBOOKS / "training.md").read_text(encoding="utf-8")
     blocks = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).replace("\\\n", "")
     commands = [shlex.split(line) for line in re.findall(r"sdlearn train (.*)", blocks)]
     assert {command[0] for command in commands} == {"data", "diffusion", "export", "reader", "score"}

@@ -47,7 +47,7 @@ def _add_reader(subparsers):
         from .reader import measure_reader, save_reader, train_reader
 
         artwork, preset = _artwork(args), PRESETS[args.preset]
-        vae = _vae(args.vae) if args.vae else _model(None).vae
+        vae = _vae(args.vae)
         # Every combination, by its plain name, one subject to a picture.
         varied = replace(preset.variety, pairs=0.0, hold_out=False)
         reader = train_reader(Pictures(artwork, preset.size, varied, seed=1), vae, steps=args.steps)
@@ -95,7 +95,7 @@ def _add_diffusion(subparsers):
         from .reader import load_reader
 
         start = _model(args.start) if args.start else None
-        vae = _vae(args.vae) if args.vae else (start or _model(None)).vae
+        vae = start.vae if start and not args.vae else _vae(args.vae)
         _report_stop(
             args,
             diffusion.train_diffusion(
@@ -215,9 +215,13 @@ def _model(name):
     return sdlearn.load(name, device=_device(), dtype="float32")
 
 
-def _vae(folder: Path):
+def _vae(folder: Path | None):
+    """The autoencoder in this folder, or the shipped model's, in full precision."""
     from diffusers import AutoencoderKL
 
+    import sdlearn
+
+    folder = folder or sdlearn.model_path() / "vae"
     return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False).to(_device())
 
 

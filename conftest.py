@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdlearn import book
+from sdlearn.tools import book
 
 # Before any kernel is launched.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

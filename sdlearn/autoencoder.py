@@ -1,116 +1,37 @@
-"""Pictures, tensors and latents.
+"""Pictures to latents and back.
 
     PIL image ◀─▶ tensor (B, 3, H, W) in [-1, 1] ◀─▶ latents (B, 4, H / f, W / f) of about unit size
 
 The encoder gives a normal distribution for every latent, the decoder is a plain function. Latents are multiplied by
-`scaling_factor` (1 / their standard deviation), because the noise schedule assumes data of unit size.
+`scaling_factor` (1 / their standard deviation), because the noise schedule assumes data of unit size. The left arrow is
+`pictures`; its names can be had here too.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from .checkpoints import StableDiffusion
+from .pictures import (  # noqa: F401 - some for whoever looks for them here
+    SETTINGS_KEY,
+    Picture,
+    as_list,
+    check_shape,
+    fit,
+    open_image,
+    read_settings,
+    save_image,
+    to_images,
+    to_tensor,
+)
 
-Picture = Image.Image | str | os.PathLike
+if TYPE_CHECKING:
+    from .model import StableDiffusion
+
 Generators = torch.Generator | Sequence[torch.Generator] | None
-
-SETTINGS_KEY = "sdlearn"
-
-
-def open_image(picture: Picture) -> Image.Image:
-    """Any picture as an upright RGB one: a PIL image of any mode, or a file.
-
-    A camera's rotation is applied, transparency is laid over white, 16-bit grey is brought to 8 bits, and of an
-    animation the first frame is taken. Raises ValueError for a file that is no picture, broken, or absurdly large.
-    """
-    return _as_rgb(ImageOps.exif_transpose(picture) if isinstance(picture, Image.Image) else _read(picture))
-
-
-def _read(path: str | os.PathLike) -> Image.Image:
-    """The picture in a file, upright, decoded to its end, in the file's own mode."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(
-            f"A picture is a PIL image or the path of one, not {type(path).__name__}; "
-            f"PIL.Image.fromarray makes one of an array."
-        )
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no picture at {path}.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on odd metadata; the pixels decode, or they do not
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                return ImageOps.exif_transpose(opened)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(
-            f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels, too many to open; scale it down first."
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that Pillow can read; save it as PNG or JPEG.") from error
-    except Exception as error:  # a damaged file makes each of Pillow's decoders fail in its own way
-        raise ValueError(f"The picture {path} is damaged ({error}); save or fetch it again.") from error
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.width == 0 or image.height == 0:
-        raise ValueError(f"The picture is empty: {image.width}x{image.height} pixels.")
-    if image.mode == "F":
-        raise ValueError("A picture of floats does not say which number is white; scale it to 0..255 as uint8.")
-    if image.mode.startswith("I"):  # 16-bit grey, which convert("RGB") would clip to white
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
-    """One or several pictures as a list that is not empty."""
-    pictures = list(pictures) if isinstance(pictures, Sequence) and not isinstance(pictures, str) else [pictures]
-    if not pictures:
-        raise ValueError("The list of pictures is empty; give at least one.")
-    return pictures
-
-
-def to_tensor(pictures: Picture | Sequence[Picture]) -> Tensor:
-    """One or several pictures of one size as a float32 tensor (B, 3, H, W) in [-1, 1]."""
-    images = [open_image(picture) for picture in as_list(pictures)]
-    if len({image.size for image in images}) > 1:
-        sizes = ", ".join(f"{w}x{h}" for w, h in sorted({image.size for image in images}))
-        raise ValueError(f"Pictures of different sizes cannot share a batch ({sizes}); resize them to one size.")
-    array = np.stack([np.asarray(image) for image in images])
-    return torch.from_numpy(array).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_images(tensor: Tensor) -> list[Image.Image]:
-    """A tensor (B, 3, H, W) in [-1, 1] as PIL images; values outside are clipped, as every picture format does.
-
-    Raises ValueError if any value is not finite: such a picture would come out black.
-    """
-    _check_shape(tensor, 3, "H, W")
-    if not torch.isfinite(tensor).all():
-        raise ValueError("The picture holds values that are not finite and would come out black; decode in float32.")
-    # To 8 bits before the copy to the host: a quarter of the bytes.
-    array = ((tensor.detach().float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return [Image.fromarray(a) for a in array.permute(0, 2, 3, 1).cpu().numpy()]
-
-
-def fit(picture: Picture, width: int, height: int) -> Image.Image:
-    """The picture scaled and cropped about its centre to exactly that size, without distortion."""
-    return ImageOps.fit(open_image(picture), (width, height), Image.Resampling.LANCZOS)
 
 
 @torch.no_grad()
@@ -121,7 +42,7 @@ def encode(sd: StableDiffusion, pictures: Tensor | Picture | Sequence[Picture], 
     it, mean + std * eps, as the diffusers pipelines do.
     """
     x = pictures if isinstance(pictures, Tensor) else to_tensor(pictures)
-    _check_shape(x, 3, "H, W")
+    check_shape(x, 3, "H, W")
     sd.latent_shape(*x.shape[2:])  # a size that does not divide is an error here, not a crop inside the network
     x = x.to(sd.device, sd.vae.dtype)
     distribution = sd.vae.encode(x).latent_dist
@@ -135,7 +56,7 @@ def encode(sd: StableDiffusion, pictures: Tensor | Picture | Sequence[Picture], 
 @torch.no_grad()
 def decode(sd: StableDiffusion, latents: Tensor) -> Tensor:
     """The pictures (B, 3, H, W) of scaled latents (B, C, h, w), float32, about [-1, 1] and not clipped."""
-    _check_shape(latents, sd.latent_channels, "h, w")
+    check_shape(latents, sd.latent_channels, "h, w")
     z = latents.float() / sd.scaling_factor + (getattr(sd.vae.config, "shift_factor", None) or 0.0)
     return _finite(sd.vae.decode(z.to(sd.device, sd.vae.dtype)).sample.float(), "pixels", sd)
 
@@ -149,44 +70,9 @@ def draw_noise(generator: Generators, shape: Sequence[int]) -> Tensor:
     return torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generator])
 
 
-def _check_shape(x: Tensor, channels: int, size: str) -> None:
-    if x.ndim != 4 or x.shape[1] != channels:
-        raise ValueError(f"Expected a tensor of shape (B, {channels}, {size}), not {tuple(x.shape)}.")
-
-
 def _finite(x: Tensor, what: str, sd: StableDiffusion) -> Tensor:
     if torch.isfinite(x).all():
         return x
     half = sd.vae.dtype == torch.float16
     cure = "load the model with dtype='float32' or 'bfloat16'" if half else "look at what went in, or fetch it again"
     raise FloatingPointError(f"The autoencoder ({sd.vae.dtype}) produced {what} that are not finite; {cure}.")
-
-
-def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
-    """Write a PNG that carries the settings it was drawn with (prompt, seed, steps, ...); returns its path.
-
-    The file appears only when it is complete: an interrupted run leaves no half-written picture behind.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"{path.name} is not a .png: only PNG keeps the picture exact and carries its settings.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
-    info = PngImagePlugin.PngInfo()
-    if SETTINGS_KEY in image.info:
-        info.add_itxt(SETTINGS_KEY, image.info[SETTINGS_KEY])
-    partial = path.with_name(path.name + ".part")
-    try:
-        image.save(partial, format="PNG", pnginfo=info)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def read_settings(picture: Picture) -> dict:
-    """The settings a picture was drawn with: of an image from this session, or of a PNG written by `save_image`."""
-    info = (picture if isinstance(picture, Image.Image) else _read(picture)).info
-    if SETTINGS_KEY not in info:
-        raise ValueError("This picture carries no settings: it was not drawn by sdlearn, or another program saved it.")
-    return json.loads(info[SETTINGS_KEY])

@@ -19,12 +19,14 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import StableDiffusion
+if TYPE_CHECKING:
+    from .model import StableDiffusion
 
 
 def optimize(sd: StableDiffusion, *, compile: bool = False, graph: bool | None = None) -> StableDiffusion:

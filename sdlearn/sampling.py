@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from . import autoencoder, guidance, samplers
 from .autoencoder import SETTINGS_KEY, Generators, Picture, draw_noise, to_images
-from .checkpoints import StableDiffusion
+from .model import StableDiffusion
 from .samplers import CLEAN, Level
 from .schedule import whole_number
 from .text import encode_prompt

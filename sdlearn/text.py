@@ -12,12 +12,15 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .checkpoints import StableDiffusion
 from .schedule import whole_number
+
+if TYPE_CHECKING:
+    from .model import StableDiffusion
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from reference import generators, relative_error
 
 import sdlearn
 from sdlearn import autoencoder
-from sdlearn.autoencoder import open_image
+from sdlearn.pictures import open_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 COLOURS = Image.fromarray(PIXELS)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sdlearn import bench
-from sdlearn.architectures import random_model
-from sdlearn.cli import main
+from sdlearn.hub.architectures import random_model
+from sdlearn.tools import bench
+from sdlearn.tools.cli import main
 
 QUICK = {"num_inference_steps": 3, "repeats": 2}
 

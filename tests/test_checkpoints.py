@@ -21,8 +21,8 @@ from random_models import save_random_model
 from safetensors.torch import load_file, save_file
 
 import sdlearn
-from sdlearn import checkpoints, files
-from sdlearn.architectures import random_model
+from sdlearn.hub import checkpoints, weights
+from sdlearn.hub.architectures import random_model
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 WEIGHT_FILES = {
@@ -164,7 +164,7 @@ def test_the_page_on_checkpoints_states_the_memory_of_the_weights():
 
 
 def test_random_weights_draw_a_finite_picture_of_a_real_models_shape(monkeypatch):
-    from sdlearn import architectures
+    from sdlearn.hub import architectures
 
     small = {**architectures.ARCHITECTURES["sd-1.4"]}
     small["unet"] = small["unet"] | {"block_out_channels": (32, 32, 32, 32), "sample_size": 8}
@@ -197,15 +197,15 @@ OLD_FULL, OLD_HALF = "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp1
     ],
 )
 def test_one_set_of_weights_is_chosen(names, half, chosen):
-    assert files.choose_weights(names, half).files == (chosen,)
+    assert weights.choose_weights(names, half).files == (chosen,)
 
 
 def test_weights_in_several_files_are_chosen_together_and_only_whole():
     shards = [f"diffusion_pytorch_model-0000{k}-of-00002.safetensors" for k in (1, 2)]
     index = "diffusion_pytorch_model.safetensors.index.json"
-    assert set(files.choose_weights([*shards, index], True).files) == {*shards, index}
-    assert files.choose_weights([shards[0], index], True) is None
-    assert files.choose_weights(["flax_model.msgpack", "diffusion_pytorch_model.non_ema.bin"], True) is None
+    assert set(weights.choose_weights([*shards, index], True).files) == {*shards, index}
+    assert weights.choose_weights([shards[0], index], True) is None
+    assert weights.choose_weights(["flax_model.msgpack", "diffusion_pytorch_model.non_ema.bin"], True) is None
 
 
 def test_half_precision_reads_the_half_precision_files(folder):
@@ -350,7 +350,7 @@ def test_weights_of_another_width_are_an_error(folder):
         sdlearn.load(folder, "cpu")
 
 
-@pytest.mark.parametrize("part", files.PARTS)
+@pytest.mark.parametrize("part", weights.PARTS)
 def test_a_missing_part_is_named(folder, part):
     shutil.rmtree(folder / part)
     with pytest.raises(ValueError, match=rf"not a model in the diffusers layout: it has no folder {part}"):

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 import sdlearn
-from sdlearn import book, checkpoints, course, doctor, generate
-from sdlearn.cli import main
+from sdlearn.hub import checkpoints
+from sdlearn.tools import book, course, doctor, generate
+from sdlearn.tools.cli import main
 
 ROOT = Path(sdlearn.__file__).parent.parent
 COMMANDS = ("course", "book", "generate", "models", "doctor", "bench", "train")
@@ -50,7 +51,7 @@ def test_importing_sdlearn_takes_less_than_half_a_second():
 
 
 @pytest.mark.parametrize(
-    "import_it", ["import sdlearn", "import sdlearn.cli; sdlearn.cli._parser(False).format_help()"]
+    "import_it", ["import sdlearn", "import sdlearn.tools.cli; sdlearn.tools.cli._parser(False).format_help()"]
 )
 def test_nothing_heavy_is_imported_before_it_is_used(import_it):
     heavy = ["torch", "numpy", "PIL", "diffusers", "transformers", "accelerate", "huggingface_hub", "matplotlib"]
@@ -239,7 +240,7 @@ def test_jupyterlab_answers_on_the_port_that_was_asked_for(tmp_path):
     source.mkdir()
     (source / "00_quickstart.ipynb").write_text('{"cells":[],"metadata":{},"nbformat":4,"nbformat_minor":5}')
     code = (
-        f"import pathlib, sdlearn.course as c; c.PACKED = pathlib.Path({str(source)!r}); "
+        f"import pathlib, sdlearn.tools.course as c; c.PACKED = pathlib.Path({str(source)!r}); "
         f"c.open_course({str(tmp_path / 'work')!r}, port={port}, browser=False, options=['--allow-root'])"
     )
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
@@ -450,7 +451,7 @@ def test_doctor_says_when_the_hub_cannot_be_reached(monkeypatch):
 
 
 def test_train_without_the_training_package_says_so(monkeypatch, capsys):
-    from sdlearn import cli
+    from sdlearn.tools import cli
 
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda *_: None)
     with pytest.raises(SystemExit) as stopped:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from sdlearn import figures
 from sdlearn.schedule import NoiseSchedule
+from sdlearn.show import figures
 
 
 def noise(size, seed=0):

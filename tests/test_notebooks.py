@@ -6,7 +6,8 @@ import re
 import pytest
 from nbmake.nb_run import NotebookRun
 
-from sdlearn import book, widgets
+from sdlearn.show import widgets
+from sdlearn.tools import book
 
 NOTEBOOKS = book.notebooks()
 BADGE = (

@@ -12,9 +12,9 @@ from fake_device import let_the_cpu_record_graphs
 from torch.utils.flop_counter import FlopCounterMode
 
 import sdlearn
-from sdlearn.checkpoints import offload
 from sdlearn.fast import FastUNet, _Graph, optimize
 from sdlearn.guidance import interval
+from sdlearn.hub.checkpoints import offload
 
 TOLERANCE = 1e-5  # relative L2 error of a run's latents, float32
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

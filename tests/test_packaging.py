@@ -13,7 +13,7 @@ import yaml
 from safetensors import safe_open
 
 import sdlearn
-from sdlearn.book import COVER, ROOT, notebooks
+from sdlearn.tools.book import COVER, ROOT, notebooks
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -114,7 +114,7 @@ def test_wheel_carries_a_model_that_diffusers_loads(installed):
 
 
 def test_wheel_carries_the_notebooks_that_the_course_command_lays_out(installed):
-    code = "from sdlearn import course; print(*sorted(n.name for n in course.notebooks().glob('*.ipynb')), sep='\\n')"
+    code = "from sdlearn.tools.course import notebooks; print(*sorted(n.name for n in notebooks().glob('*.ipynb')))"
     listed = run_python(code, PYTHONPATH=str(installed)).split()
     assert listed == [notebook.name for notebook in notebooks()]
 

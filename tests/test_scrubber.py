@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sdlearn import figures
-from sdlearn.scrubber import compare, scrub
+from sdlearn.show import figures
+from sdlearn.show.scrubber import compare, scrub
 
 
 def noise(size, seed=0):

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from sdlearn import book, cli
+from sdlearn.tools import book, cli
 
 pytest.importorskip("jupyter_book", reason='the book needs its extra: pip install -e ".[test]"')
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel
 
 import sdlearn
-from sdlearn.book import NOTEBOOKS, ROOT
+from sdlearn.tools.book import NOTEBOOKS, ROOT
 from sdlearn.training import autoencoder, captions, data, diffusion, export, reader, score
 from sdlearn.training.captions import BACKGROUNDS, MASS_NOUNS, RGB, STYLES, Reading, caption, indefinite, is_dark, parse
 from sdlearn.training.loop import Settings, generator, learning_rate
@@ -578,7 +578,7 @@ def test_the_distance_to_training_pictures_is_zero_for_one_of_them(artwork):
 
 
 def test_the_training_commands_are_all_there(capsys):
-    from sdlearn.cli import main
+    from sdlearn.tools.cli import main
 
     for command in ("data", "reader", "autoencoder", "diffusion", "export", "score"):
         with pytest.raises(SystemExit) as stopped:
@@ -588,7 +588,7 @@ def test_the_training_commands_are_all_there(capsys):
 
 
 def test_every_command_on_the_page_about_training_is_one():
-    from sdlearn.cli import _parser
+    from sdlearn.tools.cli import _parser
 
     page = (NOTEBOOKS / "training.md").read_text(encoding="utf-8")
     blocks = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).replace("\\\n", "")

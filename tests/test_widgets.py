@@ -14,8 +14,9 @@ import nbformat
 import pytest
 from PIL import Image
 
-from sdlearn import autoencoder, widgets
-from sdlearn.widgets import Explorer, Frame
+from sdlearn import autoencoder
+from sdlearn.show import widgets
+from sdlearn.show.widgets import Explorer, Frame
 
 ipywidgets = pytest.importorskip("ipywidgets")
 GREY = Image.new("RGB", (8, 8), "grey")
@@ -266,7 +267,7 @@ def test_in_jupyterlab_a_slider_draws_a_new_picture(lab, browser):
 
 
 def test_the_site_keeps_the_scrubber_and_no_widget(tmp_path, emoji):
-    from sdlearn import book
+    from sdlearn.tools import book
 
     view = {"output_type": "display_data", "data": {book.WIDGET: {"model_id": "x"}, "text/plain": "VBox()"}}
     still = {"output_type": "display_data", "data": {"text/html": "<div>scrubber</div>"}}

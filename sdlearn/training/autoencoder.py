@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from ..autoencoder import to_images
+from ..pictures import to_images
 from .data import PRESETS, Artwork, Pictures
 from .loop import Settings, generator, processes, train
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import figures
-from ..checkpoints import StableDiffusion
+from ..model import StableDiffusion
 from ..sampling import text_to_image
 from ..schedule import NoiseSchedule
+from ..show import figures
 from .data import PRESETS, Artwork, Pictures, pair_subjects, save_whole
 from .loop import Settings, generator, processes, train
 from .score import askable, obedience, pair_prompts, prompts

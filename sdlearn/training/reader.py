@@ -231,7 +231,7 @@ def _block(before: int, after: int, stride: int) -> nn.Sequential:
 
 def _to_tensor(images) -> torch.Tensor:
     """PIL images of any sizes as (B, 3, 64, 64) in [-1, 1]."""
-    from ..autoencoder import to_tensor
+    from ..pictures import to_tensor
 
     images = images if isinstance(images, (list, tuple)) else [images]
     return torch.cat([resize(to_tensor(image)) for image in images])

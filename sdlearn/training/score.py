@@ -5,7 +5,7 @@ from itertools import combinations, product
 
 import torch
 
-from ..autoencoder import to_tensor
+from ..pictures import to_tensor
 from ..sampling import text_to_image
 from .autoencoder import psnr
 from .captions import BACKGROUNDS, STYLES, Reading, article, indefinite, pair

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = "sdlearn-course"
-PACKED = Path(__file__).parent / "notebooks"  # where a wheel carries them
+PACKED = Path(__file__).parents[1] / "notebooks"  # where a wheel carries them
 
 
 def open_course(

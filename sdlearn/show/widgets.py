@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from . import autoencoder, figures, samplers, sampling, text
-from .checkpoints import StableDiffusion
+from .. import autoencoder, samplers, sampling, text
+from ..model import StableDiffusion
+from . import figures
 from .scrubber import Scrubber, scrub
 
 PAUSE = 0.3  # seconds without a further change before work begins

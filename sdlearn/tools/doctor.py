@@ -72,7 +72,7 @@ def packages() -> Iterator[Finding]:
 def device() -> Iterator[Finding]:
     import torch
 
-    from .checkpoints import pick_device
+    from ..hub.checkpoints import pick_device
 
     best = pick_device(None)
     if best.type == "cuda":
@@ -115,9 +115,9 @@ def shipped_model() -> Iterator[Finding]:
     """Loads it, draws with it, and looks whether the picture is one."""
     import numpy as np
 
-    from .checkpoints import DEFAULT, load, quiet
-    from .files import first_line
-    from .sampling import text_to_image
+    from ..hub.checkpoints import DEFAULT, load, quiet
+    from ..hub.weights import first_line
+    from ..sampling import text_to_image
 
     quiet()
     try:
@@ -148,7 +148,7 @@ def hub() -> Iterator[Finding]:
 
     from huggingface_hub import constants, get_token
 
-    from .checkpoints import models
+    from ..hub.checkpoints import models
 
     here = [model.name for model in models() if model.ids and model.cached]
     cached = f"; in the cache: {', '.join(here)}" if here else ""

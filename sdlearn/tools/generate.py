@@ -19,9 +19,10 @@ from accelerate import PartialState
 from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from .autoencoder import read_settings, save_image
-from .checkpoints import StableDiffusion, load, quiet
-from .sampling import text_to_image
+from ..hub.checkpoints import load, quiet
+from ..model import StableDiffusion
+from ..pictures import read_settings, save_image
+from ..sampling import text_to_image
 
 INDEX = "index.jsonl"
 
@@ -61,7 +62,7 @@ def generate(
     processes = _processes(model)
     sd = model if isinstance(model, StableDiffusion) else _load(model or {}, processes)
     if fast:
-        from .fast import optimize
+        from ..fast import optimize
 
         sd = optimize(sd)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Checkpoints as files: which ones are needed, fetched from the Hugging Face hub, read without running anything.
+"""Checkpoints as files: which ones are needed, and how they are read without running anything.
 
 A repository on the hub holds the same weights several times over: full and half precision, safetensors and pickles,
 other frameworks, without the moving average. One set of them is chosen by name and nothing else is fetched.
@@ -6,13 +6,10 @@ other frameworks, without the moving average. One set of them is chosen by name 
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import pickle
 import re
-import shutil
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,107 +86,6 @@ def files_of(folder: Path) -> list[str]:
     """The files of a folder and its parts, as the hub would list them; broken links of a damaged cache left out."""
     found = [*folder.glob("*"), *(file for part in PARTS for file in (folder / part).glob("*"))]
     return [file.relative_to(folder).as_posix() for file in found if file.is_file()]
-
-
-def cached(repo_id: str) -> Path | None:
-    """The folder of a checkpoint that lies complete in the hub's local cache, or None. Asks no network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    file = try_to_load_from_cache(repo_id, "unet/config.json")
-    if not isinstance(file, str):
-        return None
-    folder = Path(file).parents[1]
-    try:
-        choose_files(files_of(folder), half=False)
-    except ValueError:  # a download that was never finished
-        return None
-    return folder
-
-
-def fetch(repo_id: str, half: bool) -> Path:
-    """The folder of a checkpoint, downloaded if the cache does not hold it; an interrupted download continues.
-
-    half: take the half-precision files where there are any. HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE act as
-    everywhere. Raises OSError with the reason and the cure, as a clause that begins with the repository.
-    """
-    folder = cached(repo_id)
-    if folder is not None:
-        return folder
-    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
-
-    with _failure_told(repo_id):
-        info = HfApi().model_info(repo_id, files_metadata=True, timeout=20)
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings}
-    try:
-        wanted = choose_files(sizes, half)
-    except ValueError as error:
-        raise OSError(f"{repo_id} is no Stable Diffusion 1 or 2 model in the diffusers layout: {error}") from error
-    with _failure_told(repo_id):
-        _check_space(sum(sizes[name] for name in wanted if not try_to_load_from_cache(repo_id, name)))
-        return Path(snapshot_download(repo_id, allow_patterns=wanted))
-
-
-@contextmanager
-def _failure_told(repo_id: str):
-    """Turns the hub's failures into an OSError that says what to do; anything else passes."""
-    try:
-        yield
-    except Exception as error:
-        reason = _reason(repo_id, error)
-        if reason is None:
-            raise
-        raise OSError(reason) from error
-
-
-def _check_space(needed: int) -> None:
-    """Before gigabytes are fetched, not after. Raises OSError ENOSPC."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE)
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, or its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _reason(repo_id: str, error: Exception) -> str | None:
-    """What went wrong at the hub and what to do, or None where it is none of the hub's failures."""
-    import huggingface_hub
-    from huggingface_hub import constants, errors
-
-    page = f"{constants.ENDPOINT}/{repo_id}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    library = type(error).__module__.split(".")[0]
-    said = first_line(error)[:120]
-    if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
-        said = getattr(error, "strerror", None) or said
-        return f"the disk of {constants.HF_HUB_CACHE} is full ({said}): free some, or set HF_HOME elsewhere"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename} cannot be written ({error.strerror}): set HF_HOME to a folder of your own"
-    if isinstance(error, errors.GatedRepoError):
-        return f"{repo_id} is gated: accept its terms at {page} and set HF_TOKEN to a token of your account"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"{repo_id} is not at {page}: it was withdrawn, is misspelt, or is private and needs HF_TOKEN"
-    if isinstance(error, errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
-        return f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset it to download"
-    if status == 401 and huggingface_hub.get_token():
-        return f"the hub refuses your token (status 401): renew HF_TOKEN at {constants.ENDPOINT}/settings/tokens"
-    if status in (401, 403):
-        return f"{repo_id} is closed to you (status {status}): look at {page} and set HF_TOKEN to your token"
-    if status is not None:
-        return f"the hub answered {repo_id} with status {status}: try again later"
-    if type(error) is RuntimeError:  # hf_xet, which fetches the weights, has no other for a lost connection
-        return f"the download of {repo_id} broke off ({said}): start it again, what is here is kept"
-    if isinstance(error, OSError) or library in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
-        place = f"the hub at {constants.ENDPOINT}"
-        return f"{repo_id} is not in the cache and {place} cannot be reached ({said}): check the connection"
-    return None
 
 
 def check(folder: Path) -> None:
@@ -272,6 +168,11 @@ def measure(folder: Path) -> tuple[int, int]:
                 parameters += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
     blocks = read_json(folder / "vae" / "config.json")["block_out_channels"]
     return parameters, read_json(folder / "unet" / "config.json")["sample_size"] * 2 ** (len(blocks) - 1)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import samplers
-from .checkpoints import StableDiffusion, load, quiet
-from .sampling import denoise, text_to_image
-from .text import encode_prompt
+from .. import samplers
+from ..hub.checkpoints import load, quiet
+from ..model import StableDiffusion
+from ..sampling import denoise, text_to_image
+from ..text import encode_prompt
 
 PROMPT = "a glossy red apple on a blue background"
 DIFFUSERS = "diffusers"
@@ -114,7 +115,7 @@ def bench(
     sd = model if isinstance(model, StableDiffusion) else _model(model or {}, random_weights)
     contestants = {"sdlearn": sd}
     if fast or compiled:
-        from .fast import optimize
+        from ..fast import optimize
 
         contestants |= {"fast": optimize(sd)} if fast else {}
         contestants |= {"compiled": optimize(sd, compile=True)} if compiled else {}
@@ -274,7 +275,7 @@ def _processor() -> str:
 def _model(options: dict, random_weights: bool) -> StableDiffusion:
     if not random_weights:
         return load(**options)
-    from .architectures import random_model
+    from ..hub.architectures import random_model
 
     device = options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = options.get("dtype") or ("float16" if str(device).startswith("cuda") else "float32")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .checkpoints import StableDiffusion, model_path, pick_device, pick_dtype
-from .schedule import NoiseSchedule
+from ..model import StableDiffusion
+from ..schedule import NoiseSchedule
+from .checkpoints import model_path, pick_device, pick_dtype
 
 _UNET = {
     "in_channels": 4,

@@ -1,4 +1,4 @@
-"""A Stable Diffusion model as the set of its parts, and where to find one.
+"""Where to find a model, and how to load it.
 
 `load()` takes the course's own model, a name from the table below, any hub id, or a local folder in the diffusers
 layout. All of them end as the same frozen `StableDiffusion`, so a lesson never needs to know which one it has.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import files
-from .schedule import NoiseSchedule
+from ..model import StableDiffusion
+from ..schedule import NoiseSchedule
+from . import download, weights
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ class Checkpoint:
     @property
     def cached(self) -> bool:
         """Whether it can be loaded without a network."""
-        return not self.ids or any(files.cached(repo_id) for repo_id in self.ids)
+        return not self.ids or any(download.cached(repo_id) for repo_id in self.ids)
 
 
 class Catalogue(tuple[Checkpoint, ...]):
@@ -97,89 +97,14 @@ CHECKPOINTS: dict[str, Checkpoint] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class StableDiffusion:
-    """The parts of one model. Everything that depends on the model's size is read from their configs.
-
-    tokenizer: transformers CLIPTokenizer; text_encoder: CLIPTextModel; unet: diffusers UNet2DConditionModel;
-    vae: AutoencoderKL; schedule: the NoiseSchedule it was trained with; path: the folder it was read from, None for
-    random weights.
-    """
-
-    tokenizer: Any
-    text_encoder: Any
-    unet: Any
-    vae: Any
-    schedule: NoiseSchedule
-    name: str
-    path: Path | None
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes. (With low_memory the UNet's weights are elsewhere; the text encoder never moves.)"""
-        return next(self.text_encoder.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The UNet's number format; the latents between its calls are float32 whatever this says."""
-        return next(self.unet.parameters()).dtype
-
-    @property
-    def latent_channels(self) -> int:
-        return self.vae.config.latent_channels
-
-    @property
-    def scaling_factor(self) -> float:
-        """1 / standard deviation of the autoencoder's latents: what brings them to unit size for the UNet."""
-        return self.vae.config.scaling_factor
-
-    @cached_property
-    def vae_factor(self) -> int:
-        """Pixels per latent along one side: the autoencoder halves the size between its blocks."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def height(self) -> int:
-        """The picture height in pixels that the model was trained at."""
-        return self._native_size[0] * self.vae_factor
-
-    @property
-    def width(self) -> int:
-        """The picture width in pixels that the model was trained at."""
-        return self._native_size[1] * self.vae_factor
-
-    @property
-    def _native_size(self) -> tuple[int, int]:
-        size = self.unet.config.sample_size
-        return (size, size) if isinstance(size, int) else tuple(size)
-
-    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
-        """(channels, h, w) of the latents of a picture of that size in pixels; the native size by default.
-
-        Raises ValueError for a size that the autoencoder cannot divide.
-        """
-        height, width = height or self.height, width or self.width
-        f = self.vae_factor
-        if height % f or width % f or min(height, width) < f:
-            fits = (max(f, round(width / f) * f), max(f, round(height / f) * f))
-            raise ValueError(
-                f"A picture of {width}x{height} pixels does not divide into latents: width and height must be "
-                f"multiples of {f} for this model, for example {fits[0]}x{fits[1]}."
-            )
-        return self.latent_channels, height // f, width // f
-
-    def __repr__(self) -> str:
-        return f"StableDiffusion({self.name!r}, {self.width}x{self.height} pixels, {self.dtype}, {self.device})"
-
-
 def model_path() -> Path:
     """The folder of the shipped model, in the diffusers layout: `StableDiffusionPipeline.from_pretrained` reads it."""
-    return Path(__file__).parent / "emoji"
+    return Path(__file__).parents[1] / "emoji"
 
 
 def models() -> Catalogue:
     """The checkpoints that `load` knows by name, with size, licence and whether they are on this machine."""
-    parameters, pixels = files.measure(model_path())
+    parameters, pixels = weights.measure(model_path())
     shipped = Checkpoint(DEFAULT, (), parameters, pixels, "MIT (its artwork: MIT and Apache-2.0)")
     return Catalogue([shipped, *CHECKPOINTS.values()])
 
@@ -270,13 +195,13 @@ def _short_name(name: str | os.PathLike) -> str:
 
 
 def _fetch(ids: tuple[str, ...], name: str, half: bool) -> Path:
-    here = next(filter(None, map(files.cached, ids)), None)
+    here = next(filter(None, map(download.cached, ids)), None)
     if here is not None:
         return here
     reasons = {}
     for repo_id in ids:
         try:
-            return files.fetch(repo_id, half)
+            return download.fetch(repo_id, half)
         except OSError as error:
             reasons.setdefault(str(error).replace(repo_id, ""), error)  # one that holds for every home is told once
     raise OSError(
@@ -292,7 +217,7 @@ def _read_folder(
     import torch
     import transformers
 
-    files.check(folder)
+    weights.check(folder)
     parts = {}
     for part, cls in (
         ("text_encoder", transformers.CLIPTextModel),
@@ -300,14 +225,14 @@ def _read_folder(
         ("vae", diffusers.AutoencoderKL),
     ):
         number_format = torch.float32 if part == "vae" and dtype == torch.float16 else dtype
-        module = files.read_network(cls, folder / part, number_format, half=dtype != torch.float32)
+        module = weights.read_network(cls, folder / part, number_format, half=dtype != torch.float32)
         module.eval().requires_grad_(False)
         parts[part] = module if low_memory and part == "unet" else module.to(device)
     if low_memory and device.type != "cpu":
         offload(parts["unet"], device)
-    with files.damage_told(folder / "tokenizer"):
+    with weights.damage_told(folder / "tokenizer"):
         tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    schedule = NoiseSchedule.from_config(files.read_json(folder / "scheduler" / "scheduler_config.json"))
+    schedule = NoiseSchedule.from_config(weights.read_json(folder / "scheduler" / "scheduler_config.json"))
     return StableDiffusion(tokenizer, schedule=schedule, name=name, path=folder, **parts)
 
 

@@ -12,7 +12,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
-from . import __version__
+from .. import __version__
 
 CONTINUES = 130  # what a shell reports for a program stopped by Ctrl-C
 
@@ -122,7 +122,7 @@ def _add_models(commands):
     parser = commands.add_parser("models", help="list the models that load() knows by name")
 
     def run(args):
-        from .checkpoints import models
+        from ..hub.checkpoints import models
 
         print(models())
 
@@ -170,9 +170,9 @@ def _add_train(commands, with_training: bool):
     parser = commands.add_parser("train", help="make the shipped model's data and train it, or one of your own")
     if not with_training:  # only --help of the whole program comes here
         return
-    if importlib.util.find_spec(".training.cli", __package__) is None:
+    if importlib.util.find_spec("..training.cli", __package__) is None:
         parser.error("this installation has no sdlearn.training; install the whole package to train.")
-    from .training.cli import add_commands
+    from ..training.cli import add_commands
 
     add_commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
 

@@ -18,7 +18,7 @@ from datetime import datetime
 from importlib.metadata import distribution
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "_build"
 SITE = BUILD / "html"
@@ -57,7 +57,7 @@ def executed_copy(notebook: Path) -> Path:
 def is_fresh(notebook: Path) -> bool:
     """Whether the executed copy is complete and newer than the notebook and everything that it may import."""
     copy = executed_copy(notebook)
-    if not copy.is_file() or copy.stat().st_mtime < _newest([notebook, *Path(__file__).parent.rglob("*.*")]):
+    if not copy.is_file() or copy.stat().st_mtime < _newest([notebook, *Path(__file__).parents[1].rglob("*.*")]):
         return False
     return seconds(copy) is not None
 
@@ -159,7 +159,7 @@ def first_scrubber() -> str:
     """The landing page's scrubber: five pictures drawn side by side, from noise on."""
     import sdlearn
 
-    from . import autoencoder
+    from .. import autoencoder
 
     sd = sdlearn.load("emoji", device="cpu", dtype="float32")
     prompts = [prompt for prompt in cover_prompts() if re.search("owl|mushroom|rocket|penguin|robot", prompt)]
@@ -193,8 +193,8 @@ def draw_cover() -> Path:
 
 
 def cover_prompts() -> list[str]:
-    from .training.captions import Reading
-    from .training.score import write
+    from ..training.captions import Reading
+    from ..training.score import write
 
     found = []
     for pair in COVER_SUBJECTS.split(";"):

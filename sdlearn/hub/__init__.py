@@ -1,0 +1,1 @@
+"""Checkpoints: known by name, fetched from the hub, read without running anything, or built at random."""

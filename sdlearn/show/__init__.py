@@ -1,0 +1,1 @@
+"""What the lessons show: figures, pictures to drag through, live controls."""

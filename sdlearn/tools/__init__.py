@@ -1,0 +1,1 @@
+"""The command line: `sdlearn course | book | generate | models | doctor | bench | train`."""

@@ -1,0 +1,224 @@
+"""What every figure stands on: the house's colours and type, data taken in and checked, text measured and placed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from html import escape
+
+import numpy as np
+from matplotlib import style
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from PIL import Image, ImageOps
+
+BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000",
+)  # fmt: skip
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+AMOUNT, SIGNED = "cividis", "PuOr"
+GREY, PALE = "#595959", "#c8c8c8"
+
+WIDTH = 8.5  # inches: the column of a notebook, so that a point on paper is a point on the page
+DPI = 144  # 16 * 9, so sides of a multiple of 9 pixels are exact in inches, which whole-pixel enlargement needs
+PT = DPI / 72  # pixels in a point
+
+house_style = style.context(
+    [
+        "default",
+        {
+            "figure.facecolor": "white",
+            "font.size": 10.5,
+            "axes.titlesize": 11.5,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": GREY,
+            "axes.grid": True,
+            "grid.color": "#e6e6e6",
+            "axes.axisbelow": True,
+            "figure.titlesize": 12.5,
+            "figure.titleweight": "bold",
+            "lines.linewidth": 2,
+        },
+    ]
+)
+
+
+class Picture(Figure):
+    """A Figure with a text alternative, that shows itself in a notebook without pyplot and at its size in inches."""
+
+    alt = ""
+
+    @house_style
+    def png(self) -> bytes:
+        """The figure as the bytes of a PNG file."""
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=self.dpi)
+        return file.getvalue()
+
+    def _ipython_display_(self):
+        # Pyplot's display hook exists only once pyplot is imported, and then crops; this is the same in both cases.
+        from IPython.display import display
+
+        png, width = base64.b64encode(self.png()).decode(), round(96 * self.get_figwidth())
+        # HTML beside the PNG, because that is what carries the text alternative into JupyterLab and the book.
+        image = (
+            f'<img class="dark-light" src="data:image/png;base64,{png}" alt="{escape(self.alt)}" width="{width}" '
+            'style="max-width:100%;height:auto">'
+        )
+        data = {"text/html": image, "image/png": png, "text/plain": self.alt}
+        display(data, metadata={"image/png": {"width": width}}, raw=True)
+
+
+# -- data in -----------------------------------------------------------------------------------------------------------
+
+
+def picture(image) -> Image.Image:
+    """A picture of any accepted kind as an RGB PIL image: transparency over white, camera rotation applied."""
+    if isinstance(image, Image.Image):
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "RGB":
+            return image
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return Image.fromarray(np.uint8(np.clip(unit(image), 0, 1) * 255 + 0.5))
+
+
+def unit(image) -> np.ndarray:
+    """A picture as floats (H, W, 3), black 0 and white 1; tensors keep values beyond that range."""
+    if isinstance(image, Image.Image):
+        return np.asarray(picture(image), dtype=float) / 255
+    x = numbers(image, "picture")
+    whole = str(image.dtype).endswith("uint8") if hasattr(image, "dtype") else False
+    if whole and x.ndim == 3 and x.shape[2] == 3:
+        return x / 255
+    if not whole and x.ndim == 3 and x.shape[0] == 3:
+        return x.transpose(1, 2, 0) / 2 + 0.5
+    raise ValueError(
+        "A picture is a PIL image, a float tensor (3, H, W) in [-1, 1] or a uint8 array (H, W, 3), "
+        f"not {'whole' if whole else 'real'} numbers of shape {x.shape}."
+    )
+
+
+def numbers(values, what: str) -> np.ndarray:
+    """Tensor, array or sequence as a float64 array, finite and not empty."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double().numpy()
+    x = np.asarray(values, dtype=float)
+    if x.size == 0:
+        raise ValueError(f"There is nothing to draw: the {what} has no values.")
+    if not np.isfinite(x).all():
+        bad = x.size - np.isfinite(x).sum()
+        raise ValueError(
+            f"The {what} has {bad} of {x.size} values that are NaN or infinite; find the step that made them."
+        )
+    return x
+
+
+def same_number(things, count: int, name: str, others: str):
+    if len(things) != count:
+        raise ValueError(f"There are {len(things)} {name} for {count} {others}; give as many.")
+
+
+def same_shape(a: np.ndarray, b: np.ndarray):
+    if a.shape != b.shape:
+        raise ValueError(f"Only pictures or tensors of one size can be compared, not {a.shape} with {b.shape}.")
+
+
+def scale(x: np.ndarray) -> float:
+    """The largest magnitude, as the end of a scale with zero in its middle."""
+    return float(np.abs(x).max()) or 1.0
+
+
+def ink(colour: str) -> tuple[float, ...]:
+    """A category colour, dark enough for text on white."""
+    return tuple(0.72 * part for part in to_rgb(colour))
+
+
+def tint(k: int) -> tuple[float, ...]:
+    """A light tint of the k-th category colour, on which black text is readable."""
+    colour = (SKY, ORANGE, GREEN, PURPLE, VERMILION, BLUE)[k % 6]
+    return tuple(1 - 0.42 * (1 - part) for part in to_rgb(colour))
+
+
+# -- ink on paper ------------------------------------------------------------------------------------------------------
+
+
+def chart(width: float, height: float, rows: int = 1, columns: int = 1, **options):
+    fig = Picture(figsize=(width, height), dpi=DPI, layout="constrained")
+    fig.get_layout_engine().set(w_pad=0.09, h_pad=0.09, hspace=0.04)
+    return fig, fig.subplots(rows, columns, squeeze=rows * columns == 1, **options)
+
+
+def titled(fig: Picture, title: str | None, alt: str) -> Picture:
+    if title:
+        fig.suptitle(title, x=0.01, ha="left")
+    fig.alt = f"{title}: {alt}" if title else alt
+    return fig
+
+
+def canvas(width: float, height: float, title: str | None, indent: float = 0) -> Picture:
+    """An empty figure of at least this many pixels, with its title in the top left corner."""
+    w, h = (9 * math.ceil(side / 9) for side in (width, height))
+    fig = Picture(figsize=(w / DPI, h / DPI), dpi=DPI)
+    if title:
+        fig.text((8 * PT + indent) / w, 1 - 6 * PT / h, title, va="top", fontsize=12.5, fontweight="bold")
+    return fig
+
+
+def signed(value: float, form: str) -> str:
+    return format(value, form).replace("-", "\u2212")  # a minus sign, as on the axes, not a hyphen
+
+
+def text_width(text: str, size: float, *, bold: bool = False, parse_math: bool = False) -> float:
+    """The width of one line of text in pixels."""
+    font = FontProperties(size=size, weight="bold" if bold else "normal")
+    math_inside = parse_math and text.count("$") >= 2
+    return text_to_path.get_text_width_height_descent(text or " ", font, math_inside)[0] * PT
+
+
+def wrap(text, size: float, width: float, *, bold: bool = False, parse_math: bool = False) -> str:
+    """Text in lines of at most `width` pixels, broken between words, and inside a word only if it is too long alone."""
+    lines = []
+    for paragraph in str(text).split("\n"):
+        current = ""
+        for word in paragraph.split():
+            trial = f"{current} {word}".strip()
+            if not current or text_width(trial, size, bold=bold, parse_math=parse_math) <= width:
+                current = trial
+            else:
+                lines.append(current)
+                current = word
+            alone = not parse_math and " " not in current
+            while alone and len(current) > 1 and text_width(current, size, bold=bold) > width:
+                fits = (k for k in range(len(current) - 1, 0, -1) if k == 1 or text_width(current[:k], size) <= width)
+                cut = next(fits)
+                lines.append(current[:cut])
+                current = current[cut:]
+        lines.append(current)
+    return "\n".join(lines)
+
+
+def name_ends(ax, curves):
+    """Write each curve's name at the right edge, at the height where it ends, moved apart where they would touch.
+
+    curves: (last y, name, colour).
+    """
+    ax.figure.draw_without_rendering()  # settles the axis limits and the height of the axes
+    size, curves = 10.5, sorted(curves)
+    height = ax.get_position().height * ax.figure.get_size_inches()[1] * 72
+    ends = [(ax.transScale + ax.transLimits).transform((1, y))[1] * height for y, _, _ in curves]
+    gap = min(1.3 * size, height / len(curves))
+    for k in range(1, len(ends)):
+        ends[k] = max(ends[k], ends[k - 1] + gap)
+    ends[-1] = min(ends[-1], height)
+    for k in reversed(range(len(ends) - 1)):
+        ends[k] = min(ends[k], ends[k + 1] - gap)
+    for end, (_, name, colour) in zip(ends, curves, strict=True):
+        ax.annotate(name, (1, end / height), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
+                    va="center", color=ink(colour), fontsize=size, fontweight="bold", parse_math=False)  # fmt: skip

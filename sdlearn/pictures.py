@@ -24,7 +24,7 @@ SETTINGS_KEY = "sdlearn"
 def open_image(picture: Picture) -> Image.Image:
     """Any picture as an upright RGB one: a PIL image of any mode, or a file.
 
-    A camera's rotation is applied, transparency is laid over white, 16-bit grey is brought to 8 bits, and of an
+    A camera's rotation is applied, transparency is laid over white, grey of more than 8 bits is brought to 8, and of an
     animation the first frame is taken. Raises ValueError for a file that is no picture, broken, or absurdly large.
     """
     return _as_rgb(ImageOps.exif_transpose(picture) if isinstance(picture, Image.Image) else _read(picture))
@@ -61,14 +61,26 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"The picture is empty: {image.width}x{image.height} pixels.")
     if image.mode == "F":
         raise ValueError("A picture of floats does not say which number is white; scale it to 0..255 as uint8.")
-    if image.mode.startswith("I"):  # 16-bit grey, which convert("RGB") would clip to white
-        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+    if image.mode.startswith("I"):  # which convert("RGB") would clip to white
+        image = _shallow(image)
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _shallow(image: Image.Image) -> Image.Image:
+    """Deep grey as 8-bit grey. No mode says which number is white: instruments write 8 and 12 bits into 16 or 32."""
+    values = np.asarray(image, dtype=np.float64)
+    white = next((top for top in (255, 4095, 65535) if values.max() <= top), None)
+    if white is None or values.min() < 0:
+        raise ValueError(
+            f"A grey picture from {values.min():.0f} to {values.max():.0f} does not say which number is white; "
+            f"scale it to 0..255 as uint8."
+        )
+    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
 
 
 def as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
@@ -105,6 +117,34 @@ def to_images(tensor: Tensor) -> list[Image.Image]:
 def fit(picture: Picture, width: int, height: int) -> Image.Image:
     """The picture scaled and cropped about its centre to exactly that size, without distortion."""
     return ImageOps.fit(open_image(picture), (width, height), Image.Resampling.LANCZOS)
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each pair of pictures (B,), dB, of tensors (B, 3, H, W) in [-1, 1].
+
+    10 log10(peak^2 / mean squared error), the peak being the whole range, 2; infinite where they are equal. Values
+    are measured as they are, neither clipped nor rounded.
+    """
+    check_shape(a, 3, "H, W")
+    if a.shape != b.shape:
+        raise ValueError(f"Only pictures of one size can be compared, not {tuple(a.shape)} with {tuple(b.shape)}.")
+    a, b = (x if x.dtype == torch.float64 else x.float() for x in (a, b))
+    return 10 * torch.log10(4 / (a - b).pow(2).mean((1, 2, 3)))
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 0) -> Image.Image:
+    """Pictures of one size on one white sheet, row by row, `columns` of them in a row and `gap` pixels between."""
+    if not images or columns < 1:
+        raise ValueError("A contact sheet needs at least one picture and one column.")
+    width, height = images[0].size
+    if any(image.size != (width, height) for image in images):
+        raise ValueError("The pictures of a contact sheet must have one size; scale them with `fit`.")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for k, image in enumerate(images):
+        sheet.paste(image, (k % columns * (width + gap), k // columns * (height + gap)))
+    return sheet
 
 
 def check_shape(x: Tensor, channels: int, size: str) -> None:

@@ -20,7 +20,7 @@ from reference import generators, relative_error
 
 import sdlearn
 from sdlearn import autoencoder
-from sdlearn.pictures import open_image
+from sdlearn.pictures import contact_sheet, open_image, psnr
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 COLOURS = Image.fromarray(PIXELS)
@@ -68,6 +68,22 @@ def test_16_bit_grey_keeps_its_range(tmp_path):
     for ending in ("png", "tiff"):
         read = open_image(saved(tmp_path, Image.fromarray(values), f"x.{ending}"))
         assert np.asarray(read)[0, :, 0].tolist() == [0, 10, 255]
+
+
+@pytest.mark.parametrize("white", [255, 4095, 65535])
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_grey_of_any_depth_has_its_white(mode, white):
+    values = np.array([[0, white // 5, white]])
+    kind = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
+    image = Image.frombytes(mode, (3, 1), values.astype(kind).tobytes())
+    assert np.asarray(open_image(image))[0, :, 0].tolist() == [0, 51, 255]
+
+
+@pytest.mark.parametrize("values", [[0, 65536], [-1, 200]])
+def test_whole_numbers_beyond_every_depth_are_refused(values):
+    image = Image.fromarray(np.array([values], dtype=np.int32))
+    with pytest.raises(ValueError, match=rf"from {values[0]} to {values[1]} does not say which number is white"):
+        open_image(image)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -122,6 +138,43 @@ def test_fitting_crops_about_the_centre_and_never_stretches():
     assert autoencoder.fit(wide, 24, 16).size == (24, 16)
 
 
+# -- pictures compared and laid side by side --------------------------------------------------------------------------
+
+
+@given(st.floats(1e-4, 1), st.integers(1, 3))
+def test_psnr_is_the_closed_form_for_each_picture(gap, count):
+    a = torch.zeros(count, 3, 5, 7, dtype=torch.float64)
+    gaps = gap / torch.arange(1, count + 1)
+    expected = 20 * torch.log10(2 / gaps)
+    assert torch.allclose(psnr(a, a + gaps.double().reshape(-1, 1, 1, 1)), expected.double(), atol=1e-5)
+    assert torch.isinf(psnr(a, a)).all()
+
+
+def test_only_pictures_of_one_size_are_compared():
+    with pytest.raises(ValueError, match=r"Only pictures of one size can be compared, not \(1, 3, 4, 4\) with \(2, "):
+        psnr(torch.zeros(1, 3, 4, 4), torch.zeros(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "gap", "size"), [(5, 3, 0, (60, 24)), (5, 3, 2, (64, 26)), (2, 8, 1, (41, 12))]
+)
+def test_a_contact_sheet_holds_every_picture_in_its_place(count, columns, gap, size):
+    images = [Image.fromarray(np.roll(PIXELS, k)) for k in range(count)]
+    sheet = contact_sheet(images, columns, gap)
+    assert sheet.size == size
+    for k, image in enumerate(images):
+        left, top = k % columns * (20 + gap), k // columns * (12 + gap)
+        assert sheet.crop((left, top, left + 20, top + 12)).tobytes() == image.tobytes()
+    if count % columns and columns < count:
+        assert sheet.getpixel((size[0] - 1, size[1] - 1)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("images", "columns"), [([], 3), ([COLOURS], 0), ([COLOURS, COLOURS.resize((4, 4))], 2)])
+def test_a_sheet_that_cannot_be_laid_out_says_so(images, columns):
+    with pytest.raises(ValueError, match="contact sheet"):
+        contact_sheet(images, columns)
+
+
 # -- files that are no pictures ----------------------------------------------------------------------------------------
 
 
@@ -141,9 +194,7 @@ def test_a_file_that_is_missing_or_no_picture_says_so(tmp_path):
 def test_a_truncated_file_is_damaged_and_not_half_grey(tmp_path, ending):
     path = saved(tmp_path, COLOURS.resize((200, 120)), f"x.{ending}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(
-        ValueError, match=r"is damaged .*; save or fetch it again|is not a picture that Pillow"
-    ):
+    with pytest.raises(ValueError, match=r"is damaged .*; save or fetch it again|is not a picture that Pillow"):
         open_image(path)
 
 

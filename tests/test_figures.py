@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from sdlearn.pictures import open_image
 from sdlearn.schedule import NoiseSchedule
 from sdlearn.show import figures
 
@@ -208,6 +209,13 @@ def test_a_strip_thins_a_long_trajectory_and_keeps_both_ends():
     assert len(labels) == 6 and labels[0] == "t = 0" and labels[-1] == "t = 31"
     assert len(image_axes(figure)) == 12
     assert {"x_t", "x_0"} < set(texts(figure))
+
+
+def test_figures_read_a_picture_as_the_model_does():
+    grey = Image.fromarray(np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8))
+    for image in (grey, noise(8).convert("LA"), noise(8).convert("CMYK")):
+        assert figures.picture(image).tobytes() == open_image(image).tobytes()
+    assert np.asarray(figures.picture(grey))[..., 0].ravel()[[0, 31, 63]].tolist() == [0, 125, 255]
 
 
 # -- measures ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
-from PIL import Image, ImageOps
+from PIL import Image
+
+from ..pictures import open_image
 
 BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000",
@@ -79,13 +81,9 @@ class Picture(Figure):
 
 
 def picture(image) -> Image.Image:
-    """A picture of any accepted kind as an RGB PIL image: transparency over white, camera rotation applied."""
+    """A picture of any accepted kind as an upright RGB PIL image."""
     if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "RGB":
-            return image
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return open_image(image)
     return Image.fromarray(np.uint8(np.clip(unit(image), 0, 1) * 255 + 0.5))
 
 

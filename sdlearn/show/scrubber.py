@@ -21,6 +21,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..pictures import contact_sheet
 from . import figures
 
 SMALL = 128  # pictures up to this many pixels wide are enlarged crisply, by whole factors
@@ -178,9 +179,7 @@ def _side_by_side(rows: list[list[Image.Image]]) -> Image.Image:
     chosen = sorted({round(k * last / 5) for k in range(6)})
     scale = min(1, 160 / width)
     w, h = round(width * scale), round(height * scale)
-    sheet = Image.new("RGB", (len(chosen) * (w + 4) - 4, len(rows[0]) * (h + 4) - 4), "white")
-    for column, k in enumerate(chosen):
-        for line, image in enumerate(rows[k]):
-            small = image if scale == 1 else image.resize((w, h), Image.Resampling.LANCZOS)
-            sheet.paste(small, (column * (w + 4), line * (h + 4)))
-    return sheet
+    shown = [rows[k][line] for line in range(len(rows[0])) for k in chosen]
+    if scale < 1:
+        shown = [image.resize((w, h), Image.Resampling.LANCZOS) for image in shown]
+    return contact_sheet(shown, len(chosen), gap=4)

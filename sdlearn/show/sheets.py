@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .. import pictures
 from . import paper
 from .paper import DPI, PALE, PT, SIGNED, WIDTH, Picture, picture
 
@@ -72,8 +74,7 @@ def psnr(a, b) -> float:
     """
     x, y = paper.unit(a), paper.unit(b)
     paper.same_shape(x, y)
-    error = float(np.mean((x - y) ** 2))
-    return math.inf if error == 0 else -10 * math.log10(error)
+    return pictures.psnr(*(torch.from_numpy(2 * v - 1).permute(2, 0, 1)[None] for v in (x, y))).item()
 
 
 # -- latents and predictions -------------------------------------------------------------------------------------------

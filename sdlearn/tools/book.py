@@ -178,13 +178,12 @@ def draw_cover() -> Path:
 
     import sdlearn
 
+    from ..pictures import contact_sheet
+
     sd = sdlearn.load("emoji", device="cpu", dtype="float32")
     prompts = cover_prompts()
     pictures = sdlearn.text_to_image(sd, prompts, seeds=[COVER_SEED] * len(prompts), guidance_scale=4, progress=False)
-    columns = 8
-    sheet = Image.new("RGB", (columns * sd.width, -(-len(pictures) // columns) * sd.height))
-    for k, picture in enumerate(pictures):
-        sheet.paste(picture, (k % columns * sd.width, k // columns * sd.height))
+    sheet = contact_sheet(pictures, columns=8)
     factor = max(1, 128 // sd.width)
     sheet = sheet.point(lambda value: round(value / 255 * 51) * 5)  # 52 levels look the same in half the bytes
     COVER.parent.mkdir(exist_ok=True)

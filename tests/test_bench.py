@@ -96,6 +96,14 @@ def test_bench_prints_its_report(random_folder, capsys):
     assert "sdlearn / diffusers" in capsys.readouterr().out
 
 
+def test_random_weights_spare_memory_too(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("sdlearn.hub.architectures.random_model", lambda *names, **options: asked.update(options))
+    for low_memory in (True, False):
+        bench._model({"name": "sd-1.4", "device": "cpu", "low_memory": low_memory}, random_weights=True)
+        assert asked == {"low_memory": low_memory}
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_is_timed_by_its_own_clock_and_its_memory_is_told(random_folder):
     import sdlearn

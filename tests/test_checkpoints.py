@@ -163,7 +163,8 @@ def test_the_page_on_checkpoints_states_the_memory_of_the_weights():
     assert "| Weights | {:.1f} GiB | {:.1f} GiB |".format(*sizes) in PAGE
 
 
-def test_random_weights_draw_a_finite_picture_of_a_real_models_shape(monkeypatch):
+@pytest.fixture
+def small_architecture(monkeypatch):
     from sdlearn.hub import architectures
 
     small = {**architectures.ARCHITECTURES["sd-1.4"]}
@@ -171,11 +172,24 @@ def test_random_weights_draw_a_finite_picture_of_a_real_models_shape(monkeypatch
     small["vae"] = small["vae"] | {"block_out_channels": (32, 32, 32, 32)}
     small["text_encoder"] = small["text_encoder"] | {"num_hidden_layers": 1}
     monkeypatch.setitem(architectures.ARCHITECTURES, "sd-1.4", small)
+
+
+def test_random_weights_draw_a_finite_picture_of_a_real_models_shape(small_architecture):
     sd = random_model("sd-1.4", "cpu")
     picture = sdlearn.text_to_image(sd, "a cat", seed=1, num_inference_steps=2)
     assert picture.size == (64, 64)
     with pytest.raises(ValueError, match=r"sd-1\.4, sd-1\.5"):
         random_model("sd-9", "cpu")
+
+
+def test_random_weights_spare_memory_as_loaded_ones_do(small_architecture, monkeypatch):
+    low = random_model("sd-1.4", "cpu", low_memory=True)
+    assert low.vae.use_slicing and low.vae.use_tiling
+    assert sdlearn.text_to_image(low, "a cat", seed=1, num_inference_steps=1).size == (64, 64)
+    offloaded = []
+    monkeypatch.setattr(checkpoints, "offload", lambda unet, device: offloaded.append((unet.device.type, device.type)))
+    random_model("sd-1.4", "meta", low_memory=True)
+    assert offloaded == [("cpu", "meta")]
 
 
 # -- which files ---------------------------------------------------------------------------------------------------
@@ -205,6 +219,11 @@ def test_weights_in_several_files_are_chosen_together_and_only_whole():
     index = "diffusion_pytorch_model.safetensors.index.json"
     assert set(weights.choose_weights([*shards, index], True).files) == {*shards, index}
     assert weights.choose_weights([shards[0], index], True) is None
+    assert weights.choose_weights(shards, True) is None
+    marked = [name.replace("-of-00002", "-of-00002.fp16") for name in shards]
+    marked_index = "diffusion_pytorch_model.safetensors.index.fp16.json"
+    assert weights.choose_weights([*shards, index, *marked, marked_index], True).variant == "fp16"
+    assert weights.choose_weights([*shards, index, *marked, marked_index], False).variant is None
     assert weights.choose_weights(["flax_model.msgpack", "diffusion_pytorch_model.non_ema.bin"], True) is None
 
 
@@ -251,6 +270,17 @@ def test_old_names_of_weights_load(original, folder):
 def test_pickled_weights_load_as_tensors(original, folder):
     as_pickles(folder)
     assert_same_weights(sdlearn.load(folder, "cpu"), sdlearn.load(original, "cpu"))
+
+
+def test_pickles_in_several_files_are_refused_in_one_sentence(folder):
+    as_pickles(folder)
+    pickled = folder / "unet" / PICKLE_FILES["unet"]
+    for k in (1, 2):
+        shutil.copy(pickled, folder / "unet" / f"diffusion_pytorch_model-0000{k}-of-00002.bin")
+    pickled.with_name(f"{pickled.name}.index.json").write_text("{}")
+    pickled.unlink()
+    with pytest.raises(ValueError, match=r"its folder unet holds no complete weights, .* nor a single \.bin\.$"):
+        sdlearn.load(folder, "cpu")
 
 
 class Malicious:

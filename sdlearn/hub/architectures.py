@@ -10,7 +10,7 @@ from typing import Any
 
 from ..model import StableDiffusion
 from ..schedule import NoiseSchedule
-from .checkpoints import model_path, pick_device, pick_dtype
+from .checkpoints import model_path, pick_device, pick_dtype, spare_memory
 
 _UNET = {
     "in_channels": 4,
@@ -64,11 +64,13 @@ ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def random_model(name: str, device: str | None = "cpu", dtype: str = "float32", seed: int = 0) -> StableDiffusion:
+def random_model(
+    name: str, device: str | None = "cpu", dtype: str = "float32", seed: int = 0, low_memory: bool = False
+) -> StableDiffusion:
     """A model of that checkpoint's exact shape with random weights: it draws noise, at the real model's cost.
 
     device "meta" gives shapes without memory, enough to count parameters and arithmetic. The autoencoder is in float32,
-    as `load` has it. Raises ValueError for a name that has no published config here.
+    and low_memory acts, as in `load`. Raises ValueError for a name that has no published config here.
     """
     import diffusers
     import torch
@@ -78,17 +80,22 @@ def random_model(name: str, device: str | None = "cpu", dtype: str = "float32", 
         raise ValueError(f"No config of {name!r} is at hand; choose one of {', '.join(ARCHITECTURES)}.")
     config = ARCHITECTURES[name]
     place = pick_device(device)
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(seed)
-        parts = {
-            "text_encoder": transformers.CLIPTextModel(transformers.CLIPTextConfig(**config["text_encoder"])),
-            "unet": diffusers.UNet2DConditionModel(**config["unet"]),
-            "vae": diffusers.AutoencoderKL(**config["vae"]),
-        }
+        with place:
+            parts = {
+                "text_encoder": transformers.CLIPTextModel(transformers.CLIPTextConfig(**config["text_encoder"])),
+                "vae": diffusers.AutoencoderKL(**config["vae"]),
+            }
+        with torch.device("cpu") if low_memory else place:
+            parts["unet"] = diffusers.UNet2DConditionModel(**config["unet"])
     for part, module in parts.items():
         # torch's own `to`: diffusers' warns of layers that must stay float32, even where there are none.
         torch.nn.Module.to(module, torch.float32 if part == "vae" else pick_dtype(dtype)).eval().requires_grad_(False)
     tokenizer = transformers.CLIPTokenizer.from_pretrained(model_path() / "tokenizer")
     if name.startswith("sd-2"):
         tokenizer.pad_token = "!"
-    return StableDiffusion(tokenizer, schedule=NoiseSchedule(**config["schedule"]), name=name, path=None, **parts)
+    sd = StableDiffusion(tokenizer, schedule=NoiseSchedule(**config["schedule"]), name=name, path=None, **parts)
+    if low_memory:
+        spare_memory(sd, place)
+    return sd

@@ -158,8 +158,7 @@ def load(
     dtype = pick_dtype(dtype) if dtype else torch.float16 if device.type == "cuda" else torch.float32
     sd = _read_folder(find(name, half=dtype != torch.float32), _short_name(name), device, dtype, low_memory)
     if low_memory:
-        sd.vae.enable_slicing()
-        sd.vae.enable_tiling()
+        spare_memory(sd, device)
     return sd
 
 
@@ -228,12 +227,18 @@ def _read_folder(
         module = weights.read_network(cls, folder / part, number_format, half=dtype != torch.float32)
         module.eval().requires_grad_(False)
         parts[part] = module if low_memory and part == "unet" else module.to(device)
-    if low_memory and device.type != "cpu":
-        offload(parts["unet"], device)
     with weights.damage_told(folder / "tokenizer"):
         tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
     schedule = NoiseSchedule.from_config(weights.read_json(folder / "scheduler" / "scheduler_config.json"))
     return StableDiffusion(tokenizer, schedule=schedule, name=name, path=folder, **parts)
+
+
+def spare_memory(sd: StableDiffusion, device: torch.device) -> None:
+    """What `low_memory` means, for a model whose UNet still lies in main memory."""
+    if device.type != "cpu":
+        offload(sd.unet, device)
+    sd.vae.enable_slicing()
+    sd.vae.enable_tiling()
 
 
 def offload(module: torch.nn.Module, device: torch.device) -> None:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 NETWORKS = ("text_encoder", "unet", "vae")
 PARTS = ("tokenizer", *NETWORKS, "scheduler")
 
-_WEIGHTS = re.compile(
-    r"(diffusion_pytorch_model|pytorch_model|model)"
-    r"(?P<half>\.fp16)?(-\d+-of-(?P<shards>\d+))?(?P<half_too>\.fp16)?\.(?P<ending>safetensors|bin)"
-    r"|(diffusion_pytorch_model|pytorch_model|model)\.(?P<of>safetensors|bin)\.index(?P<half_index>\.fp16)?\.json"
+_WEIGHTS = re.compile(  # one file, or safetensors in several with their index
+    r"(?:diffusion_pytorch_model|pytorch_model|model)(?:"
+    r"(?P<half>\.fp16)?\.(?P<ending>safetensors|bin)"
+    r"|(?P<half_of>\.fp16)?-\d+-of-(?P<shards>\d+)(?P<half_too>\.fp16)?\.safetensors"
+    r"|\.safetensors\.index(?P<half_index>\.fp16)?\.json)"
 )
 
 
@@ -41,16 +42,17 @@ class Weights:
 def choose_weights(names: Iterable[str], half: bool) -> Weights | None:
     """The set to read among the files of one network's folder, or None where no set is complete.
 
-    safetensors before pickles, then the precision that was asked for before the other one.
+    safetensors before pickles, then the precision that was asked for before the other one. A pickle is taken only if
+    it is one file: its time is over, and torch's safe reader reads what is left.
     """
     sets: dict[tuple[str, str | None], list[re.Match]] = {}
     for match in filter(None, map(_WEIGHTS.fullmatch, sorted(names))):
-        variant = "fp16" if match["half"] or match["half_too"] or match["half_index"] else None
-        sets.setdefault((match["ending"] or match["of"], variant), []).append(match)
+        variant = "fp16" if any(match[group] for group in match.re.groupindex if "half" in group) else None
+        sets.setdefault((match["ending"] or "safetensors", variant), []).append(match)
     for ending in ("safetensors", "bin"):
         for variant in ("fp16", None) if half else (None, "fp16"):
             found = sets.get((ending, variant), [])
-            whole = [m for m in found if m["ending"] and not m["shards"]]
+            whole = [m for m in found if m["ending"]]
             shards = [m for m in found if m["shards"]]
             if whole:
                 return Weights((whole[0].string,), ending == "safetensors", variant)
@@ -71,7 +73,7 @@ def choose_files(names: Iterable[str], half: bool) -> list[str]:
     for network in NETWORKS:
         weights = choose_weights(inside[network], half)
         if weights is None:
-            raise ValueError(f"its folder {network} holds no complete weights, neither .safetensors nor .bin")
+            raise ValueError(f"its folder {network} holds no complete weights, neither .safetensors nor a single .bin")
         needed.append(f"{network}/config.json")
         chosen += [f"{network}/{file}" for file in weights.files]
     if "tokenizer.json" not in inside["tokenizer"]:

@@ -279,7 +279,8 @@ def _model(options: dict, random_weights: bool) -> StableDiffusion:
 
     device = options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = options.get("dtype") or ("float16" if str(device).startswith("cuda") else "float32")
-    return random_model(options.get("name") or "sd-1.4", device, dtype)
+    low_memory = options.get("low_memory", False)
+    return random_model(options.get("name") or "sd-1.4", device, dtype, low_memory=low_memory)
 
 
 def _difference(ours, theirs) -> int:

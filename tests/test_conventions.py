@@ -1,9 +1,12 @@
-"""The page on conventions keeps up with the package."""
+"""The page on conventions keeps up with the package, and the package with its plan."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+from collections.abc import Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,92 @@ def test_the_measured_errors_are_within_the_bound_but_for_the_two_that_are_expla
         if float(error) > 1e-5
     }
     assert above <= {("plms", 3), ("lms", 3)}
+
+
+# -- the rooms ---------------------------------------------------------------------------------------------------------
+
+PACKAGE = Path(sdlearn.__file__).parent
+GROUND_FLOOR = ("schedule", "samplers", "guidance", "model", "pictures", "text", "autoencoder", "batch", "sampling",
+                "attention", "fast")  # fmt: skip
+UPSTAIRS = {  # what each may import besides the ground floor and itself
+    "hub": (),
+    "show": ("hub",),
+    "exercises": ("hub", "show"),
+    "training": ("hub", "show"),
+    "tools": ("hub", "show", "exercises", "training"),
+}
+KNOWS_NOTHING_OF = {
+    "model": ("samplers", "guidance"),
+    "pictures": GROUND_FLOOR,
+    "text": ("samplers", "guidance", "pictures"),
+    "autoencoder": ("samplers", "guidance", "text"),
+    "fast": ("samplers", "guidance", "pictures", "text", "autoencoder", "batch", "sampling"),
+}
+FOR_UPSTAIRS = {"IPython", "huggingface_hub", "ipywidgets", "matplotlib"}
+
+
+def rooms() -> list[str]:
+    modules = [file.stem for file in PACKAGE.glob("[a-z]*.py")]
+    return sorted([*modules, *(file.parent.name for file in PACKAGE.glob("[a-z]*/__init__.py"))])
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that a file names, wherever in the file: "sdlearn.text", "numpy"."""
+    package = ".".join(["sdlearn", *file.relative_to(PACKAGE).parent.parts])
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            yield from ([f"{module}.{alias.name}" for alias in node.names] if module == "sdlearn" else [module])
+
+
+def neighbours(room: str) -> set[str]:
+    """The rooms that a room imports; "sdlearn" itself where it goes through the front door."""
+    files = [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").is_file() else (PACKAGE / room).rglob("*.py")
+    named = {".".join(name.split(".")[:2]) for file in files for name in imports(file)}
+    return {name.removeprefix("sdlearn.") for name in named if name.split(".")[0] == "sdlearn"} - {room}
+
+
+def test_every_room_stands_in_the_plan_and_they_are_few():
+    assert set(rooms()) <= {*GROUND_FLOOR, *UPSTAIRS}
+    assert len(set(rooms()) - {"training"}) <= 16
+
+
+@pytest.mark.parametrize("room", [room for room in GROUND_FLOOR if room in rooms()])
+def test_data_flows_forward(room):
+    assert neighbours(room) <= set(GROUND_FLOOR[: GROUND_FLOOR.index(room)]) - set(KNOWS_NOTHING_OF.get(room, ()))
+    assert not {name.split(".")[0] for name in imports(PACKAGE / f"{room}.py")} & FOR_UPSTAIRS
+
+
+@pytest.mark.parametrize("room", [room for room in UPSTAIRS if room in rooms()])
+def test_upstairs_stands_on_the_ground_floor(room):
+    front_door = {"sdlearn"} if room in ("tools", "training", "exercises") else set()
+    version = {"__version__"} if room == "tools" else set()
+    assert neighbours(room) <= {*GROUND_FLOOR, *UPSTAIRS[room], *front_door, *version}
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_every_room_is_named_where_newcomers_look(room):
+    guide = (PACKAGE.parent / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert re.search(rf"\b{room}\b", sdlearn.__doc__) and f"`{room}`" in guide
+
+
+def test_editors_are_told_the_names_that_are_loaded_when_used():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    told = {}
+    for node in block.body:
+        for alias in node.names:
+            module = node.module or ""
+            submodule = ".".join(filter(None, [module, alias.name]))
+            told[alias.name] = submodule if submodule in sdlearn._ROOMS.values() else module
+    assert told == sdlearn._HOME | sdlearn._ROOMS
+    assert set(sdlearn.__all__) == {"__version__", *sdlearn._HOME}
+    assert (PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", [*sdlearn._HOME, *sdlearn._ROOMS])
+def test_every_public_name_is_there(name):
+    assert name in dir(sdlearn)
+    assert inspect.ismodule(getattr(sdlearn, name)) == (name in sdlearn._ROOMS)

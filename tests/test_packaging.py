@@ -119,7 +119,8 @@ def test_wheel_carries_the_notebooks_that_the_course_command_lays_out(installed)
     assert listed == [notebook.name for notebook in notebooks()]
 
 
-def test_source_is_clean():
-    ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "."]
+@pytest.mark.parametrize("command", [["check"], ["format", "--diff"]])
+def test_source_is_clean(command):
+    ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "."]
     run = subprocess.run(ruff, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout

@@ -230,7 +230,7 @@ def test_course_without_notebooks_says_so(monkeypatch, tmp_path, capsys):
 def test_a_wheel_carries_the_notebooks():
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
     (packed,) = (ROOT / target for target in build["targets"]["wheel"]["force-include"].values())
-    assert packed == Path(course.__file__).parent / "notebooks" == course.PACKED
+    assert packed == Path(sdlearn.__file__).parent / "notebooks" == course.PACKED
 
 
 def test_jupyterlab_answers_on_the_port_that_was_asked_for(tmp_path):

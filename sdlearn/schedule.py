@@ -218,7 +218,8 @@ class NoiseSchedule:
         trailing: every (T / n)-th from the top, so the last one, pure noise, is always included.
         linspace: n evenly spaced numbers with both ends, rounded.
         """
-        return tuple(round(t) for t in self.spaced(num_inference_steps, spacing or self.timestep_spacing or "leading"))
+        spacing = (self.timestep_spacing or "leading") if spacing is None else spacing
+        return tuple(round(t) for t in self.spaced(num_inference_steps, spacing))
 
     def spaced(self, n: int, spacing: str) -> list[float]:
         """As `timesteps`, but "linspace" is not rounded: the sigma samplers ask between the training timesteps."""

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 from . import autoencoder, figures, samplers, sampling, text
+from .batch import Settings
 from .checkpoints import StableDiffusion
 from .scrubber import Scrubber, scrub
 
@@ -158,9 +159,8 @@ def prompt_explorer(
     """Type a prompt and turn every knob of the loop; the picture is the network's guess at each step."""
 
     def draw(prompt, negative_prompt, seed, num_inference_steps, guidance_scale, sampler):
-        run = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
-        run |= {"negative_prompt": negative_prompt or None, "seed": seed, "progress": False}
-        return _trajectory(sd, num_inference_steps, prompt=prompt, **run)
+        asked = Settings(prompt, negative_prompt or None, seed, None, num_inference_steps, guidance_scale, sampler)
+        return _trajectory(sd, asked)
 
     def controls(w):
         return {
@@ -261,9 +261,8 @@ def img2img_explorer(
         if skipped == num_inference_steps:
             yield Frame(1, "no step taken: to latents and back", lambda: _decoded(sd, latents))
         else:
-            run = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "seed": seed}
-            run |= {"image_latents": latents, "start_step": skipped, "progress": False}
-            yield from _trajectory(sd, num_inference_steps - skipped, prompt=prompt, **run)
+            asked = Settings(prompt, None, seed, None, num_inference_steps, guidance_scale)
+            yield from _trajectory(sd, replace(asked, image_latents=latents, start_step=skipped))
 
     def controls(w):
         colour = w.ColorPicker(value="#d63031", description="colour", style={"description_width": "initial"})
@@ -303,8 +302,8 @@ def img2img_explorer(
 
     below: list = []
     frames = list(draw("picture", prompt, strength, seed))
-    told = f"{prompt}: from the given picture, strength {strength:g}" if len(frames) > 2 else "To latents and back"
-    fallback = _scrubbed(frames, told)
+    caption = f"{prompt}: from the given picture, strength {strength:g}" if len(frames) > 2 else "To latents and back"
+    fallback = _scrubbed(frames, caption)
     explorer = Explorer(draw, controls, frames[-1], fallback)
     if explorer.box is not None:
         panel = explorer.box.children[0]
@@ -312,9 +311,10 @@ def img2img_explorer(
     return explorer
 
 
-def _trajectory(sd, count: int, **run) -> Iterator[Frame]:
+def _trajectory(sd, asked: Settings) -> Iterator[Frame]:
     """The network's guess after each step, and at the end the picture itself."""
-    for taken, step in enumerate(sampling.denoise(sd, **run), 1):
+    count = asked.num_inference_steps - (asked.start_step or 0)
+    for taken, step in enumerate(sampling.denoise(sd, **replace(asked, progress=False)), 1):
         yield Frame(min(taken / count, 1), f"step {min(taken, count)} of {count}", lambda x=step.x0: _decoded(sd, x))
     yield Frame(1, f"after {count} steps", lambda: _decoded(sd, step.latents))
 

@@ -185,7 +185,7 @@ def _line(file: Path) -> bytes:
 
 
 def _processes(model: dict | StableDiffusion | None) -> PartialState:
-    """This process among those that were launched together; accelerate must be told that they meet on the CPU."""
+    """This process among those that were launched together; accelerate must know that they meet on the CPU."""
     asked = str(model.device if isinstance(model, StableDiffusion) else (model or {}).get("device"))
     # Ten minutes are allowed otherwise: too few for the others' download, or for the slowest one's last pictures.
     return PartialState(cpu=asked == "cpu" or not torch.cuda.is_available(), timeout=timedelta(days=7))

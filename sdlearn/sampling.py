@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -350,13 +349,9 @@ def _watched(sd: StableDiffusion, asked: Settings, plan: Plan, steps: Iterator[S
         size = size / asked.image_latents.to(size).std(dim=(1, 2, 3), correction=0).clamp_min(1)
     size = size.max().item()
     if not math.isfinite(size):
-        cure = (
-            "load the model with dtype='bfloat16' or 'float32'"
-            if sd.dtype == torch.float16
-            else "lower the weights in the prompt"
-            if asked.prompt_weights
-            else "lower guidance_scale, or fetch the weights again"
-        )
+        cure = "lower guidance_scale, or fetch the weights again"
+        cure = "lower the weights in the prompt" if asked.prompt_weights else cure
+        cure = "load the model with dtype='bfloat16' or 'float32'" if sd.dtype == torch.float16 else cure
         raise FloatingPointError(f"The run ended in values that are not finite (UNet in {sd.dtype}); {cure}.")
     if size > OVERSHOT:
         warnings.warn(
@@ -387,19 +382,12 @@ def _keeper(mask: Tensor, image_latents: Tensor, noise: Tensor) -> Callable[[Ten
 
 
 def _draw(sd: StableDiffusion, steps: Iterator[Step]) -> list[Image.Image]:
-    with _enough_memory():
+    try:
         for step in steps:  # noqa: B007 - the last one is the result
             pass
         return to_images(autoencoder.decode(sd, step.latents))
-
-
-@contextmanager
-def _enough_memory():
-    """A sentence in the place of the allocator's report where a CPU has no more memory."""
-    try:
-        yield
     except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):
+        if "DefaultCPUAllocator" not in str(error):  # a CPU without more memory
             raise
         raise MemoryError("The pictures do not fit into memory; draw fewer at once, or smaller ones.") from error
 

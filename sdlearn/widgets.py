@@ -7,7 +7,7 @@
 
 An explorer is a generator of `Frame`s and a few ipywidgets (7.7 or 8) whose values are its arguments. A thread runs it:
 a change is taken up after a short pause, and work that a newer change has made stale stops at its next frame, so there
-is never a queue. What goes wrong is said in place of the picture.
+is never a queue. What goes wrong stands in place of the picture.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ _HOME = {
 _ROOMS = (
     "architectures",
     "autoencoder",
+    "batch",
     "bench",
     "checkpoints",
     "fast",

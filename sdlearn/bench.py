@@ -119,24 +119,15 @@ def bench(
 
         models |= {"fast": optimize(sd)} if fast else {}
         models |= {"compiled": optimize(sd, compile=True)} if compiled else {}
-    settings = Settings(
-        [PROMPT] * batch_size,
-        [negative_prompt] * batch_size,
-        seeds=range(batch_size),
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        sampler=sampler,
-        height=height,
-        width=width,
-        progress=False,
-    )
+    prompts, negatives, seeds = [PROMPT] * batch_size, [negative_prompt] * batch_size, range(batch_size)
+    settings = Settings(prompts, negatives, None, seeds, num_inference_steps, guidance_scale, sampler, height, width,
+                        progress=False)  # fmt: skip
     pipe = pipeline(sd, sampler)
 
     def draw_with_diffusers():
-        generators = [torch.Generator().manual_seed(seed) for seed in settings.seeds]
-        theirs = ("num_inference_steps", "guidance_scale", "height", "width", "negative_prompt")
-        options = {name: list(value) if isinstance(value := settings[name], tuple) else value for name in theirs}
-        return pipe(list(settings.prompt), generator=generators, **options).images
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        options = {name: settings[name] for name in ("num_inference_steps", "guidance_scale", "height", "width")}
+        return pipe(prompts, negative_prompt=negatives, generator=generators, **options).images
 
     def loop(sd):
         states = {side: encode_prompt(sd, settings[side]) for side in ("prompt", "negative_prompt")}

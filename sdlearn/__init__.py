@@ -13,6 +13,7 @@ The rooms, along the way a picture takes; each imports only those before it:
     pictures     files, PIL images, tensors in [-1, 1]
     text         from a prompt to what the UNet reads
     autoencoder  pictures to latents and back
+    batch        what is asked of a run, checked once; seeds
     sampling     the loop, and the three ways to start it
     fast         the same loop with less to do in every step
 
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors; at run time nothing is imported before it is used
     from . import autoencoder as autoencoder
+    from . import batch as batch
     from . import fast as fast
     from . import guidance as guidance
     from . import model as model
@@ -33,6 +35,7 @@ if TYPE_CHECKING:  # for editors; at run time nothing is imported before it is u
     from . import sampling as sampling
     from . import schedule as schedule
     from . import text as text
+    from .batch import Settings
     from .fast import optimize
     from .hub import architectures as architectures
     from .hub import checkpoints as checkpoints
@@ -52,6 +55,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SAMPLERS",
     "NoiseSchedule",
+    "Settings",
     "StableDiffusion",
     "Step",
     "__version__",
@@ -78,6 +82,7 @@ _HOME = {
     "quiet": "hub.checkpoints",
     "StableDiffusion": "model",
     "NoiseSchedule": "schedule",
+    "Settings": "batch",
     "SAMPLERS": "samplers",
     "denoise": "sampling",
     "Step": "sampling",
@@ -93,6 +98,7 @@ _HOME = {
 _ROOMS = {
     "architectures": "hub.architectures",
     "autoencoder": "autoencoder",
+    "batch": "batch",
     "bench": "tools.bench",
     "checkpoints": "hub.checkpoints",
     "fast": "fast",

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from .samplers import Level
+from .schedule import Level, number
 
 GuidanceScale = float | Callable[[Level], float]
 
@@ -51,7 +51,5 @@ def interval(guidance_scale: float, sigma_low: float, sigma_high: float) -> Call
 
 def scale_at(guidance_scale: GuidanceScale, level: Level) -> float:
     """The number in force at one level."""
-    scale = float(guidance_scale(level) if callable(guidance_scale) else guidance_scale)
-    if not math.isfinite(scale):
-        raise ValueError(f"guidance_scale must be a finite number, not {scale}.")
-    return scale
+    scale = guidance_scale(level) if callable(guidance_scale) else guidance_scale
+    return number("guidance_scale", scale, low=-math.inf)

@@ -1,12 +1,21 @@
 """Samplers: who decides how to get from one noise level to the next.
 
-A run is a `Plan`: a list of noise levels from noisy to clean. At a `Level` the latents are
+A run goes down a ladder of noise levels. At a `Level` the latents are
 
     x = signal * x_0 + noise * eps
 
-and the network has just said what x_0 and eps look like from here. A sampler is a short pure function that turns that
-into the x of the next level. Every number in it is a Python float worked out in float64: on a GPU a step never waits
-for the host and never promotes a dtype.
+and the network guesses what x_0 and eps look like from there. A solver is a coroutine: it yields latents and the level
+they are at, gets the network's `Prediction` for them, and takes its step. What it remembers is in its local variables.
+Every number in it is a Python float worked out in float64: on a GPU a step never waits for the host and never promotes
+a dtype. This is a whole solver, Euler's, and how to draw with it:
+
+    def mine(x, levels):
+        for now, after in pairwise(levels):
+            x, p = yield x, now
+            x = after.signal * p.x0 + after.noise * p.eps
+        return x
+
+    text_to_image(sd, "a fox", sampler=Sampler("mine", mine, grid="training", spacing="leading"))
 
 Two scales are in use in the field, and one notation serves both:
 - variance preserving, signal^2 + noise^2 = 1 (DDPM, DDIM, PLMS, DPM++): the latents keep unit size;
@@ -17,87 +26,54 @@ Two scales are in use in the field, and one notation serves both:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
 
-from .schedule import NoiseSchedule, convert, whole_number
+from .schedule import CLEAN, Level, NoiseSchedule, convert, number, whole_number
 
 
-@dataclass(frozen=True)
-class Level:
-    """One noise level of a run: x = signal * x_0 + noise * eps. `timestep` is what the network is told."""
-
-    timestep: float
-    signal: float
-    noise: float
-
-    @property
-    def sigma(self) -> float:
-        """noise / signal; infinite where nothing of the picture is left."""
-        return self.noise / self.signal if self.signal else math.inf
-
-    @property
-    def input_scale(self) -> float:
-        """What the latents are multiplied by before the network sees them: it was trained on inputs of unit size."""
-        return 1 / math.hypot(self.signal, self.noise)
-
-
-CLEAN = Level(-1.0, 1.0, 0.0)  # where a run ends that takes all of the noise away
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the network said at one level, guidance included: its raw output, and the same read as x_0 and eps."""
+    """The network's answer for x at a level: its raw output, guidance included, and the same read as x_0 and eps."""
 
+    x: Tensor
     output: Tensor
-    x0: Tensor
-    eps: Tensor
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The levels of a run: the network is asked at levels[k] and the sampler goes to levels[k + 1].
-
-    init_scale: the standard deviation of the first latents, diffusers' `init_noise_sigma`.
-    A level that stands twice in a row is a correction: the network is asked where the last step ended, and the step is
-    then taken again with what it said (the second step of PLMS, every other step of Heun).
-    """
-
-    levels: tuple[Level, ...]
-    init_scale: float
+    level: Level
     prediction_type: str
-    eta: float = 0.0
+    x0: Tensor = field(init=False)
+    eps: Tensor = field(init=False)
 
-    def __len__(self) -> int:
-        return len(self.levels) - 1
-
-    @property
-    def timesteps(self) -> tuple[float, ...]:
-        return tuple(level.timestep for level in self.levels[:-1])
-
-    def predict(self, x: Tensor, output: Tensor, k: int) -> Prediction:
-        level = self.levels[k]
-        return Prediction(output, *convert(x, output, level.signal, level.noise, self.prediction_type))
+    def __post_init__(self):
+        x0, eps = convert(self.x, self.output, self.level.signal, self.level.noise, self.prediction_type)
+        object.__setattr__(self, "x0", x0)
+        object.__setattr__(self, "eps", eps)
 
 
-# A step: (x, prediction, plan, k, history, fresh noise) -> (x at levels[k + 1], history). Nothing else is remembered.
-StepFunction = Callable[[Tensor, Prediction, Plan, int, tuple, Tensor | None], tuple[Tensor, tuple]]
+# A solver: yields (x, level), is sent (x, prediction), returns the last x. The x sent back may differ from the one it
+# gave: inpainting puts the kept part of the picture in. A stochastic solver also takes eta and the fresh noise.
+Solver = Generator[tuple[Tensor, Level], tuple[Tensor, Prediction], Tensor]
 
 
-def ancestral(x, prediction, plan, k, history, fresh):
+def ancestral(x: Tensor, levels: Sequence[Level], eta: float = 0.0, fresh: Iterable[Tensor] = ()) -> Solver:
     """DDIM (Song et al. 2021, eq. 12 and 16), and with it DDPM, Euler and Euler ancestral.
 
     Land on the next level with the predicted x_0 and the predicted noise; replace a share of that noise, set by eta,
     with fresh noise. eta = 0 is deterministic: DDIM, or Euler when the signal is kept at 1. eta = 1 replaces as much as
     the forward process would have added: DDPM (Ho et al. 2020, eq. 7), or Euler ancestral.
     """
-    kept, fresh_share = noise_split(plan.levels[k], plan.levels[k + 1], plan.eta)
-    x = plan.levels[k + 1].signal * prediction.x0 + kept * prediction.eps
-    return (x + fresh_share * fresh if fresh_share else x), history
+    fresh = iter(fresh)
+    for now, after in pairwise(levels):
+        x, p = yield x, now
+        kept, renewed = noise_split(now, after, eta)
+        x = after.signal * p.x0 + kept * p.eps
+        if renewed:
+            x = x + renewed * next(fresh)
+    return x
 
 
 def noise_split(now: Level, after: Level, eta: float) -> tuple[float, float]:
@@ -106,29 +82,30 @@ def noise_split(now: Level, after: Level, eta: float) -> tuple[float, float]:
     return math.sqrt(after.noise**2 - fresh**2), fresh
 
 
-def plms(x, prediction, plan, k, history, fresh):
+def plms(x: Tensor, levels: Sequence[Level]) -> Solver:
     """Pseudo linear multistep (Liu et al. 2022, eq. 12), as Stable Diffusion runs it: no Runge-Kutta warm-up.
 
     An Adams-Bashforth mix of the last four outputs takes a DDIM step. With no past yet, the first step is taken twice:
     once to look ahead, once more with the mean of both ends.
     """
-    outputs, start = history if history else ((), None)
-    now, after, level = prediction.output, plan.levels[k + 1], k
-    if k == 0:
-        mixed, start = now, x
-        outputs = (now,)
-    elif plan.levels[k] == after:  # the repeated level: go back to where the first step began
-        mixed, x, level = (now + outputs[0]) / 2, start, k - 1
-    else:
-        outputs = (now, *outputs)[:4]
-        weights = ADAMS_BASHFORTH[len(outputs)]
-        mixed = sum(w * o for w, o in zip(weights, outputs, strict=True))
-    here, prediction = plan.levels[level], plan.predict(x, mixed, level)
-    if here.signal == 0:
-        return after.signal * prediction.x0 + after.noise * prediction.eps, (outputs, start)
+    past: list[Tensor] = []
+    for now, after in pairwise(levels):
+        x, p = yield x, now
+        past = [p.output, *past][:4]
+        mixed = sum(w * output for w, output in zip(ADAMS_BASHFORTH[len(past)], past, strict=True))
+        if len(past) == 1 and after != levels[-1]:
+            _, ahead = yield _ddim_step(p, after), after
+            mixed = (ahead.output + p.output) / 2
+        x = _ddim_step(replace(p, output=mixed), after)
+    return x
+
+
+def _ddim_step(p: Prediction, after: Level) -> Tensor:
+    if p.level.signal == 0:
+        return after.signal * p.x0 + after.noise * p.eps
     # DDIM written without x_0: dividing by a small signal and multiplying again would cost digits at high noise.
-    grow = after.signal / here.signal
-    return grow * x + (after.noise - grow * here.noise) * prediction.eps, (outputs, start)
+    grow = after.signal / p.level.signal
+    return grow * p.x + (after.noise - grow * p.level.noise) * p.eps
 
 
 ADAMS_BASHFORTH = {
@@ -139,27 +116,34 @@ ADAMS_BASHFORTH = {
 }
 
 
-def heun(x, prediction, plan, k, history, fresh):
+def heun(x: Tensor, levels: Sequence[Level]) -> Solver:
     """Heun's second-order method (Karras et al. 2022, algorithm 1, without churn): two network calls a step.
 
     First an Euler step; the network is asked where it ended; the step is taken again with the mean of both slopes.
     """
-    now, after = plan.levels[k], plan.levels[k + 1]
-    if now == after:
-        x, slope, now = history
-        return x + (after.noise - now.noise) * (slope + prediction.eps) / 2, ()
-    return x + (after.noise - now.noise) * prediction.eps, (x, prediction.eps, now)
+    for now, after in pairwise(levels):
+        x, p = yield x, now
+        h = after.noise - now.noise
+        ahead = x + h * p.eps
+        if after == levels[-1]:  # the last step goes to no noise, where the network has nothing to say
+            return ahead
+        _, q = yield ahead, after
+        x = x + h * (p.eps + q.eps) / 2
+    return x
 
 
-def lms(x, prediction, plan, k, history, fresh):
+def lms(x: Tensor, levels: Sequence[Level]) -> Solver:
     """Linear multistep of order 4: integrate the polynomial through the last slopes (k-diffusion's LMS).
 
-    dx/dsigma = eps. The history grows from one slope, so a run that starts in the middle starts with an Euler step.
+    dx/dsigma = eps. The past grows from one slope, so a run that starts in the middle starts with an Euler step.
     """
-    slopes = (prediction.eps, *history)[:4]
-    nodes = tuple(plan.levels[k - j].sigma for j in range(len(slopes)))
-    weights = lms_weights(nodes, plan.levels[k + 1].sigma)
-    return x + sum(w * slope for w, slope in zip(weights, slopes, strict=True)), slopes
+    slopes: list[Tensor] = []
+    nodes: list[float] = []
+    for now, after in pairwise(levels):
+        x, p = yield x, now
+        slopes, nodes = [p.eps, *slopes][:4], [now.sigma, *nodes][:4]
+        x = x + sum(w * slope for w, slope in zip(lms_weights(tuple(nodes), after.sigma), slopes, strict=True))
+    return x
 
 
 @lru_cache(maxsize=4096)
@@ -175,21 +159,24 @@ def lms_weights(nodes: tuple[float, ...], end: float) -> tuple[float, ...]:
     return tuple(weights)
 
 
-def dpm_solver_2m(x, prediction, plan, k, history, fresh):
+def dpm_solver_2m(x: Tensor, levels: Sequence[Level]) -> Solver:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): exact for the linear part, second order in x_0.
 
     In lambda = log(signal / noise) the equation is solved exactly but for x_0, which is extrapolated from two
     predictions. The first step has no past, and the step onto noise 0 is infinitely long: both are first order (DDIM).
     """
-    now, after = plan.levels[k], plan.levels[k + 1]
-    x0 = prediction.x0
-    if after.noise == 0:
-        return after.signal * x0, (x0,)
-    step = _lambda(after) - _lambda(now)
-    if history:
-        ratio = (_lambda(now) - _lambda(plan.levels[k - 1])) / step
-        x0 = x0 + (x0 - history[0]) / (2 * ratio)
-    return (after.noise / now.noise) * x - after.signal * math.expm1(-step) * x0, (prediction.x0,)
+    before = None  # the last level, and the x_0 predicted there
+    for now, after in pairwise(levels):
+        x, p = yield x, now
+        if after.noise == 0:
+            return after.signal * p.x0
+        step, x0 = _lambda(after) - _lambda(now), p.x0
+        if before:
+            ratio = (_lambda(now) - _lambda(before[0])) / step
+            x0 = x0 + (x0 - before[1]) / (2 * ratio)
+        x = (after.noise / now.noise) * x - after.signal * math.expm1(-step) * x0
+        before = now, p.x0
+    return x
 
 
 def _lambda(level: Level) -> float:
@@ -197,22 +184,50 @@ def _lambda(level: Level) -> float:
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """A step function and the levels it runs on; one line of the table below.
+class Plan:
+    """A run before it starts: its solver, and the levels it goes down, from noisy to clean.
 
+    init_scale: the standard deviation of the first latents, diffusers' `init_noise_sigma`.
+    """
+
+    solver: Callable[..., Solver]
+    levels: tuple[Level, ...]
+    init_scale: float = 1.0
+    eta: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.levels) - 1
+
+    @property
+    def timesteps(self) -> tuple[float, ...]:
+        return tuple(level.timestep for level in self.levels[:-1])
+
+    def start(self, x: Tensor, fresh: Iterable[Tensor] = ()) -> Solver:
+        """The solver, about to ask about x at the first level. fresh: noise for each step, where eta is above 0."""
+        return self.solver(x, self.levels, self.eta, fresh) if self.eta else self.solver(x, self.levels)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A solver and the levels it runs on; one line of the table below.
+
+    solver: called with (x, levels), or with (x, levels, eta, fresh) where eta is above 0.
     grid: "training" visits training timesteps; "sigmas" goes between them at signal 1; "dpm" is DPM-Solver's own count.
     spacing: used where neither the caller nor the model's schedule names one (diffusers' default for that scheduler).
+    eta: the share of fresh noise in every step.
+    karras: whether the levels are spaced as Karras et al. do it.
+    ends_clean: whether the last step goes to alpha_bar = 1 whatever the schedule says.
+    scheduler: the diffusers class it is equal to.
     """
 
     name: str
-    step: StepFunction
+    solver: Callable[..., Solver]
     grid: str
     spacing: str
     eta: float = 0.0
     karras: bool = False
-    corrects: str = ""  # "first": the first step is taken twice; "every": each one is
-    ends_clean: bool = False  # whether the last step goes to alpha_bar = 1 whatever the schedule says
-    scheduler: str = ""  # the diffusers class it is equal to
+    ends_clean: bool = False
+    scheduler: str = ""
 
     def plan(
         self,
@@ -229,9 +244,8 @@ class Sampler:
         """
         if eta is not None and self.name != "ddim":
             raise ValueError(f"eta belongs to the sampler 'ddim'; {self.name!r} has no such choice.")
-        if eta is not None and not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie between 0 (deterministic) and 1 (as much fresh noise as DDPM), not {eta}.")
-        spacing = spacing or schedule.timestep_spacing or self.spacing
+        eta = self.eta if eta is None else number("eta", eta, 0, 1)
+        spacing = (schedule.timestep_spacing or self.spacing) if spacing is None else spacing
         levels = GRIDS[self.grid](self, schedule, num_inference_steps, spacing)
         pure_noise = schedule.alpha_bar[-1] == 0 and levels[0].timestep == schedule.num_train_timesteps - 1
         if pure_noise and schedule.prediction_type == "epsilon":
@@ -243,13 +257,7 @@ class Sampler:
         # diffusers rounds this down to sigma_max unless the spacing is "leading"; the pictures depend on it.
         top = levels[0]
         init_scale = 1.0 if self.grid != "sigmas" else top.sigma if spacing != "leading" else math.hypot(1, top.sigma)
-        levels = self.with_corrections(levels[start_step:])
-        return Plan(tuple(levels), init_scale, schedule.prediction_type, self.eta if eta is None else eta)
-
-    def with_corrections(self, levels: list[Level]) -> list[Level]:
-        """The levels with those doubled at which a step is taken again; the last step, to no noise, never is."""
-        doubled = {"": range(0), "first": range(1, 2), "every": range(1, len(levels))}[self.corrects]
-        return [level for i, level in enumerate(levels[:-1]) for _ in range(1 + (i in doubled))] + levels[-1:]
+        return Plan(self.solver, tuple(levels[start_step:]), init_scale, eta)
 
 
 def _training_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -> list[Level]:
@@ -304,10 +312,10 @@ def karras_sigmas(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) 
 _TABLE = (
     Sampler("ddpm", ancestral, "training", "leading", eta=1.0, ends_clean=True, scheduler="DDPMScheduler"),
     Sampler("ddim", ancestral, "training", "leading", scheduler="DDIMScheduler"),
-    Sampler("plms", plms, "training", "leading", corrects="first", scheduler="PNDMScheduler"),
+    Sampler("plms", plms, "training", "leading", scheduler="PNDMScheduler"),
     Sampler("euler", ancestral, "sigmas", "linspace", scheduler="EulerDiscreteScheduler"),
     Sampler("euler_ancestral", ancestral, "sigmas", "linspace", 1.0, scheduler="EulerAncestralDiscreteScheduler"),
-    Sampler("heun", heun, "sigmas", "linspace", corrects="every", scheduler="HeunDiscreteScheduler"),
+    Sampler("heun", heun, "sigmas", "linspace", scheduler="HeunDiscreteScheduler"),
     Sampler("lms", lms, "sigmas", "linspace", scheduler="LMSDiscreteScheduler"),
     Sampler("dpm++2m", dpm_solver_2m, "dpm", "linspace", scheduler="DPMSolverMultistepScheduler"),
 )
@@ -323,6 +331,6 @@ def get_sampler(name: str | Sampler) -> Sampler:
     """The sampler of that name, or the one given; an unknown name lists the known ones."""
     if isinstance(name, Sampler):
         return name
-    if name not in SAMPLERS:
+    if not isinstance(name, str) or name not in SAMPLERS:
         raise ValueError(f"Unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}.")
     return SAMPLERS[name]

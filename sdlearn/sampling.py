@@ -14,10 +14,11 @@ says so.
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
 from PIL import Image
@@ -25,21 +26,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import autoencoder, guidance, samplers
-from .autoencoder import SETTINGS_KEY, Generators, Picture, draw_noise, to_images
+from .autoencoder import Generators, Picture, draw_noise, to_images
+from .batch import Batch, Prompt, Settings, each, plain
 from .model import StableDiffusion
-from .samplers import CLEAN, Level
-from .schedule import whole_number
+from .samplers import Plan, Prediction
+from .schedule import CLEAN, Level, number, whole_number
 from .text import encode_prompt
-
-Prompt = str | Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
     """One step of a run.
 
-    index: counts the network's answers in this run from 0; timestep, sigma: the training timestep and the noise level
-    that the network was asked at; latents: the state after the step, (B, C, h, w) float32, on the sampler's own scale;
+    index: counts the network's answers in this run, from 0.
+    timestep: the training timestep that the network was asked at.
+    sigma: the noise level there.
+    latents: the state after the step, (B, C, h, w) float32, on the sampler's own scale.
     x0: the finished latents as the network sees them from here, same shape, ready for `autoencoder.decode`.
     """
 
@@ -48,6 +50,123 @@ class Step:
     sigma: float
     latents: Tensor
     x0: Tensor
+
+
+@torch.no_grad()
+def solve(
+    solver: samplers.Solver,
+    ask: Callable[[Tensor, Level], Tensor],
+    prediction_type: str = "epsilon",
+    blend: Callable[[Tensor, Level], Tensor] | None = None,
+) -> Iterator[Step]:
+    """Diffusion is this loop: ask the network what it sees in x, and let the solver take a step on its answer.
+
+    solver: a started one, `Plan.start(x)` or for example `samplers.heun(x, levels)`.
+    ask: the network's output, guidance included, for (x, level).
+    prediction_type: what the output stands for.
+    blend: what takes the place of x when a level is reached (inpainting).
+    """
+    x, level = next(solver)
+    for index in count():
+        prediction = Prediction(x, ask(x, level), level, prediction_type)
+        try:
+            x, reached = solver.send((x, prediction))
+        except StopIteration as end:  # the solver has come to the end of its levels
+            x, reached = end.value, None
+        if blend is not None:
+            x = blend(x, reached or CLEAN)
+        yield Step(index, level.timestep, level.sigma, x, prediction.x0)
+        if reached is None:
+            return
+        level = reached
+
+
+def network(sd, plan: Plan, asked: Settings, scales, uncond, cond, x: Tensor) -> Callable[[Tensor, Level], Tensor]:
+    """What `solve` asks: the UNet, with and without the prompt in one call, and guidance between the two answers."""
+    n, channels = x.shape[:2]
+    both = cond if uncond is None else torch.cat([uncond, cond])
+    timesteps = torch.tensor(plan.timesteps, dtype=torch.float32).to(x.device)
+    moments = dict(zip(plan.levels, zip(timesteps, scales, strict=True), strict=False))
+    unet_input = torch.empty(len(both), sd.unet.config.in_channels, *x.shape[2:], dtype=sd.dtype, device=x.device)
+    if asked.unet_channels is not None:
+        shown = asked.unet_channels.to(sd.device, sd.dtype).expand(n, -1, -1, -1)
+        unet_input[:, channels:] = shown.repeat(len(both) // n, 1, 1, 1)
+
+    def ask(x: Tensor, level: Level) -> Tensor:
+        timestep, scale = moments[level]
+        states = cond if scale == 1 else both
+        sample = unet_input[: len(states)]
+        # (n, C, h, w) into (groups, n, C, h, w): scaled, cast and doubled by one copy.
+        sample.unflatten(0, (-1, n))[:, :, :channels].copy_(x * level.input_scale)
+        output = sd.unet(sample, timestep, encoder_hidden_states=states, return_dict=False)[0].float()
+        if scale == 1:
+            return output
+        without, with_prompt = output.chunk(2)
+        output = guidance.guide(without, with_prompt, scale)
+        return guidance.rescale(output, with_prompt, asked.guidance_rescale) if asked.guidance_rescale else output
+
+    return ask
+
+
+def denoise(
+    sd: StableDiffusion,
+    prompt: Prompt | None = None,
+    *,
+    seed: int | None = None,
+    seeds: Sequence[int] | None = None,
+    num_inference_steps: int = 25,
+    guidance_scale: guidance.GuidanceScale = 7.5,
+    guidance_rescale: float = 0.0,
+    negative_prompt: Prompt | None = None,
+    sampler: str | samplers.Sampler = "ddim",
+    eta: float | None = None,
+    spacing: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    start_step: int = 0,
+    latents: Tensor | None = None,
+    image_latents: Tensor | None = None,
+    mask: Tensor | None = None,
+    unet_channels: Tensor | None = None,
+    prompt_embeds: Tensor | None = None,
+    negative_prompt_embeds: Tensor | None = None,
+    clip_skip: int | None = None,
+    long_prompt: bool = False,
+    prompt_weights: bool = False,
+    generator: Generators = None,
+    progress: bool = True,
+    **options,
+) -> Iterator[Step]:
+    """Run the reverse process and yield every `Step`.
+
+    prompt, negative_prompt: what to draw, and what not ("" by default); one text, or one for each picture.
+    seed, seeds: one number for each picture; none draws one.
+    num_inference_steps: the steps of the run.
+    guidance_scale: a number or a function of the `Level` (see `guidance.interval`). Steps at scale 1 ask the network
+        once, not twice, and there a negative prompt has no say. Below 1 the formula goes on as it is, where diffusers
+        takes 1.
+    guidance_rescale: 0..1, as in `guidance.rescale`.
+    sampler: a name in SAMPLERS, or a `Sampler` of your own (diffusers: the scheduler).
+    eta: DDIM's share of fresh noise, 0..1.
+    spacing: "leading", "trailing" or "linspace"; None for the model's or the sampler's own (timestep_spacing there).
+    height, width: pixels, multiples of `sd.vae_factor`; by default what the model was trained at.
+    start_step: how many steps are skipped; needs image_latents.
+    latents: the unit noise itself (B, C, h, w); seeds then only decide a stochastic sampler's fresh noise.
+    image_latents: clean latents (B, C, h, w), noised to the level of start_step; None starts from noise alone.
+    mask: (1 or B, 1, h, w), 1 where to draw. Elsewhere image_latents, noised to the level reached, replace the state
+        after every step, and at start_step 0 the run starts from noise alone.
+    unet_channels: (1 or B, c, h, w), shown to the UNet beside the latents (inpainting models).
+    prompt_embeds, negative_prompt_embeds: encoder states (B, 77 n, D) in the place of texts.
+    clip_skip, long_prompt, prompt_weights: as in `text.encode_prompt`.
+    generator: CPU generators that were drawn from before, in the place of seeds.
+    progress: a bar on the terminal, for runs of more than a few seconds.
+    options: what else `read_settings` finds in a picture: the name and dtype of the model that drew it.
+
+    Everything is checked before the first step; a run whose numbers overflow ends in FloatingPointError.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("sd", "generator", "options")}
+    asked = Settings(**given | options)
+    return _run(sd, asked, Batch(asked, generator))
 
 
 def text_to_image(
@@ -66,18 +185,19 @@ def text_to_image(
 ) -> Image.Image | list[Image.Image]:
     """Draw what a prompt says (diffusers: StableDiffusionPipeline).
 
-    prompt: one or several, or None where prompt_embeds are given. seed, seeds: one number per picture; None draws one,
-    and the picture carries it in its settings (diffusers: a list of CPU generators, one per picture). One prompt and
-    one seed give an image; anything else gives a list, prompts and seeds paired, a single one repeated for all the
-    others. height, width: pixels, multiples of `sd.vae_factor`; by default what the model was trained at.
+    prompt: one text or several, or None where prompt_embeds are given.
+    seed, seeds: one number per picture; None draws one, and the picture carries it in its settings (diffusers: a list
+        of CPU generators, one per picture).
+    options: every further one is of `denoise`, as are the others here.
 
-    Every further option is one of `denoise`. Raises ValueError for what does not fit together or does not exist, and
+    One prompt and one seed give an image; anything else gives a list, prompts and seeds paired, a single one repeated
+    for all the others. Raises ValueError for what does not fit together or does not exist, TypeError for a wrong kind,
     FloatingPointError where numbers overflow; each says what to do.
     """
-    options |= {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
-    options |= {"negative_prompt": negative_prompt, "height": height, "width": width}
-    batch = _Batch(prompt, seed, seeds, options)
-    return batch.sign(sd, _draw(sd, denoise(sd, prompt, generator=batch.generators, **options)))
+    asked = Settings(prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height, width,
+                     **options)  # fmt: skip
+    batch = Batch(asked)
+    return batch.sign(sd, _draw(sd, _run(sd, asked, batch)))
 
 
 def image_to_image(
@@ -110,16 +230,20 @@ def image_to_image(
     batch there, and that PLMS and LMS begin in the middle as they begin at the top.
     """
     start_step = _first_step(num_inference_steps, strength, start_step, default=0.8)
-    options |= {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
-    options |= {"negative_prompt": negative_prompt, "start_step": start_step}
-    images = [_fitted(sd, picture, height, width) for picture in autoencoder.as_list(image)]
-    batch = _Batch(prompt, seed, seeds, options, pictures=images)
+    asked = Settings(prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height, width,
+                     start_step=start_step, **options)  # fmt: skip
+    _check_model(sd, asked)
+    if asked.image_latents is not None:
+        raise TypeError("image_to_image works out image_latents from the image; leave them out, or call denoise.")
+    images = [_fitted(sd, picture, asked.height, asked.width) for picture in autoencoder.as_list(image)]
+    batch = Batch(asked, pictures=images)
+    taken = start_step < asked.num_inference_steps
+    _plan(sd, asked if taken else replace(asked, start_step=0))  # a run of no steps is checked like any other
     # The posterior is drawn before the noise, as in the diffusers pipeline: the same seed gives the same picture.
-    x0 = autoencoder.encode(sd, _each(images, len(batch.seeds)), batch.generators)
-    if start_step == num_inference_steps:
+    x0 = autoencoder.encode(sd, each(images, batch.size), batch.generators)
+    if not taken:
         return batch.sign(sd, to_images(autoencoder.decode(sd, x0)))
-    steps = denoise(sd, prompt, image_latents=x0, generator=batch.generators, **options)
-    return batch.sign(sd, _draw(sd, steps))
+    return batch.sign(sd, _draw(sd, _run(sd, replace(asked, image_latents=x0), batch)))
 
 
 def inpaint(
@@ -154,13 +278,16 @@ def inpaint(
     The latents are equal to diffusers' StableDiffusionInpaintPipeline.
     """
     start_step = _first_step(num_inference_steps, strength, start_step, default=1.0)
-    if start_step == num_inference_steps:
+    asked = Settings(prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height, width,
+                     start_step=start_step, **options)  # fmt: skip
+    _check_model(sd, asked)
+    if start_step == asked.num_inference_steps:
         raise ValueError("Inpainting at strength 0 would change nothing; raise strength or lower start_step.")
-    options |= {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
-    options |= {"negative_prompt": negative_prompt, "start_step": start_step}
-    original, hole = _with_mask(sd, image, mask, height, width)
-    batch = _Batch(prompt, seed, seeds, options)
-    n, (_, h, w) = len(batch.seeds), sd.latent_shape(original.height, original.width)
+    if asked.image_latents is not None or asked.unet_channels is not None:
+        raise TypeError("inpaint works out image_latents and unet_channels from the image; leave them out.")
+    original, hole = _with_mask(sd, image, mask, asked.height, asked.width)
+    batch = Batch(asked)
+    n, (_, h, w) = batch.size, sd.latent_shape(original.height, original.width)
     picture = autoencoder.to_tensor(original).expand(n, -1, -1, -1)
     hole_pixels = autoencoder.to_tensor(hole)[:, :1].gt(0).float()
     hole_latents = torch.nn.functional.interpolate(hole_pixels, size=(h, w))
@@ -168,137 +295,80 @@ def inpaint(
     # The draws come in the diffusers pipeline's order, or stochastic samplers would go on with other numbers.
     x0 = autoencoder.encode(sd, picture, batch.generators) if start_step or not shows_mask else None
     noise = draw_noise(batch.generators, (n, sd.latent_channels, h, w))
+    run = replace(asked, latents=noise if asked.latents is None else asked.latents, image_latents=x0)
     if shows_mask:
         masked = autoencoder.encode(sd, picture * (1 - hole_pixels), batch.generators)
-        options["unet_channels"] = torch.cat([hole_latents.expand(n, -1, -1, -1).to(masked), masked], dim=1)
+        run = replace(run, unet_channels=torch.cat([hole_latents.expand(n, -1, -1, -1).to(masked), masked], dim=1))
     else:
         draw_noise(batch.generators, noise.shape)  # diffusers encodes the masked picture here too, and drops it
-        options["mask"] = hole_latents
-    steps = denoise(sd, prompt, latents=noise, image_latents=x0, generator=batch.generators, **options)
-    images = _draw(sd, steps)
+        run = replace(run, mask=hole_latents)
+    images = _draw(sd, _run(sd, run, batch))
     if keep_outside:
         images = [Image.composite(new, original, hole) for new in images]
-    return batch.sign(sd, images)
+    return batch.sign(sd, images, keep_outside=keep_outside)
 
 
-def denoise(
-    sd: StableDiffusion,
-    prompt: Prompt | None = None,
-    *,
-    seed: int | None = None,
-    seeds: Sequence[int] | None = None,
-    num_inference_steps: int = 25,
-    guidance_scale: guidance.GuidanceScale = 7.5,
-    guidance_rescale: float = 0.0,
-    negative_prompt: Prompt | None = None,
-    sampler: str | samplers.Sampler = "ddim",
-    eta: float | None = None,
-    spacing: str | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    start_step: int = 0,
-    latents: Tensor | None = None,
-    image_latents: Tensor | None = None,
-    mask: Tensor | None = None,
-    unet_channels: Tensor | None = None,
-    prompt_embeds: Tensor | None = None,
-    negative_prompt_embeds: Tensor | None = None,
-    clip_skip: int | None = None,
-    long_prompt: bool = False,
-    prompt_weights: bool = False,
-    generator: Generators = None,
-    progress: bool = True,
-) -> Iterator[Step]:
-    """Run the reverse process and yield every `Step`.
-
-    What to draw: prompt, negative_prompt ("" by default), or their encoder states prompt_embeds, negative_prompt_embeds
-        (B, 77 n, D); clip_skip, long_prompt and prompt_weights as in `text.encode_prompt`.
-    How hard: guidance_scale, a number or a function of the `Level` (see `guidance.interval`); steps at scale 1 ask the
-        network once, not twice, and there a negative prompt has no say. Below 1 the formula goes on as it is, where
-        diffusers takes 1. guidance_rescale, 0..1, as in `guidance.rescale`.
-    By which steps: num_inference_steps, sampler (a name in SAMPLERS; diffusers: the scheduler), eta (DDIM only),
-        spacing of the timesteps ("leading", "trailing", "linspace"; None for the model's or the sampler's own;
-        diffusers: the scheduler's timestep_spacing).
-    From where: seed or seeds; or generator, CPU generators that were drawn from before; or latents, the unit noise
-        itself (B, C, h, w), where seeds only decide a stochastic sampler's fresh noise. image_latents (B, C, h, w): the
-        clean latents that the noise is added to at the level of step start_step; None starts from noise alone.
-        mask (1 or B, 1, h, w): 1 where to draw; elsewhere image_latents, noised to the level reached, replace the state
-        after every step, and at start_step 0 the run starts from noise alone. unet_channels (1 or B, c, h, w): shown to
-        the UNet beside the latents (inpainting models).
-    progress: a bar on the terminal, for runs of more than a few seconds.
-
-    Everything is checked before the first step; a run whose numbers overflow ends in FloatingPointError.
-    """
-    shape = _latent_shape(sd, height, width, latents=latents, image_latents=image_latents)
-    _check_start(sd, shape, start_step, image_latents, mask, unet_channels)
-    sampler = samplers.get_sampler(sampler)
-    plan = sampler.plan(sd.schedule, num_inference_steps, start_step=start_step, spacing=spacing, eta=eta)
-    scales = [guidance.scale_at(guidance_scale, level) for level in plan.levels[:-1]]
-    if not 0 <= guidance_rescale <= 1:
-        raise ValueError(f"guidance_rescale must lie between 0 (off) and 1 (full), not {guidance_rescale}.")
-    n = _agree(prompt=prompt, negative_prompt=negative_prompt, seeds=seeds, latents=latents,
-               image_latents=image_latents, mask=mask, unet_channels=unet_channels, prompt_embeds=prompt_embeds,
-               negative_prompt_embeds=negative_prompt_embeds,
-               generator=None if isinstance(generator, torch.Generator) else generator)  # fmt: skip
-    text = {"clip_skip": clip_skip, "long_prompt": long_prompt, "prompt_weights": prompt_weights}
-    guided = any(scale != 1 for scale in scales)
-    embeddings = _embeddings(sd, prompt, prompt_embeds, negative_prompt, negative_prompt_embeds, guided, n, text)
-    if generator is None:
-        generator = _generators(_seeds(seed, seeds, n))
-    elif seed is not None or seeds is not None:
-        raise ValueError("Give either seeds or a generator, not both.")
-
+def _run(sd: StableDiffusion, asked: Settings, batch: Batch) -> Iterator[Step]:
+    """The steps of a run; everything is checked, and all that a step needs is made, before they begin."""
+    _check_model(sd, asked)
+    n, shape = batch.size, _latent_shape(sd, asked)
+    _check_start(sd, shape, asked)
+    plan = _plan(sd, asked)
+    scales = [guidance.scale_at(asked.guidance_scale, level) for level in plan.levels[:-1]]
+    uncond, cond = _embeddings(sd, asked, any(scale != 1 for scale in scales), n)
     place = {"device": sd.device, "dtype": torch.float32}
-    noise = (draw_noise(generator, (n, *shape)) if latents is None else latents).to(**place).expand(n, -1, -1, -1)
-    fresh = [draw_noise(generator, (n, *shape)).to(**place) for _ in range(len(plan))] if plan.eta else []
-    blend = None
-    if image_latents is None or (mask is not None and start_step == 0):
+    noise = draw_noise(batch.generators, (n, *shape)) if asked.latents is None else asked.latents
+    noise = noise.to(**place).expand(n, -1, -1, -1)
+    fresh = [draw_noise(batch.generators, (n, *shape)).to(**place) for _ in range(len(plan))] if plan.eta else []
+    x0 = None if asked.image_latents is None else asked.image_latents.to(**place)
+    blend = None if asked.mask is None else _keeper(asked.mask.to(**place), x0, noise)
+    if x0 is None or (asked.mask is not None and not asked.start_step):
         x = noise * plan.init_scale
+        if plan.levels[0].sigma < 1:
+            warnings.warn(
+                f"The run begins at timestep {plan.levels[0].timestep:g}, where the network expects more picture than "
+                f"noise, and it gets noise alone; take more steps or spacing='trailing'.",
+                stacklevel=3,
+            )
     else:
-        x = noised(image_latents.to(**place), noise, plan.levels[0])
-    if mask is not None:
-        blend = _keeper(mask.to(**place), image_latents.to(**place), noise)
-    if unet_channels is not None:
-        unet_channels = unet_channels.to(sd.device, sd.dtype).expand(n, -1, -1, -1)
-    return _run(sd, plan, sampler.step, scales, guidance_rescale, embeddings, x, fresh, blend, unet_channels, progress)
+        x = noised(x0, noise, plan.levels[0])
+    ask = network(sd, plan, asked, scales, uncond, cond, x)
+    return _watched(sd, asked, plan, solve(plan.start(x, fresh), ask, sd.schedule.prediction_type, blend))
 
 
-@torch.no_grad()
-def _run(sd, plan, step, scales, guidance_rescale, embeddings, x, fresh, blend, unet_channels, progress):
-    timesteps = torch.tensor(plan.timesteps, dtype=torch.float32).to(x.device)
-    uncond, cond = embeddings
-    both = cond if uncond is None else torch.cat([uncond, cond])
-    n, channels = x.shape[:2]
-    unet_input = torch.empty(len(both), sd.unet.config.in_channels, *x.shape[2:], dtype=sd.dtype, device=x.device)
-    if unet_channels is not None:
-        unet_input[:, channels:] = unet_channels.repeat(len(both) // n, 1, 1, 1)
-    history = ()
-    hidden = {} if progress else {"disable": True}  # only then: TQDM_DISABLE in the environment counts too
-    for k in tqdm(range(len(plan)), delay=15, mininterval=1, leave=False, unit="step", **hidden):
-        now, after = plan.levels[k], plan.levels[k + 1]
-        states = cond if scales[k] == 1 else both
-        sample = unet_input[: len(states)]
-        # (n, C, h, w) into (groups, n, C, h, w): scaled, cast and doubled by one copy.
-        sample.unflatten(0, (-1, n))[:, :, :channels].copy_(x * now.input_scale)
-        output = sd.unet(sample, timesteps[k], encoder_hidden_states=states, return_dict=False)[0].float()
-        if scales[k] != 1:
-            without, with_prompt = output.chunk(2)
-            output = guidance.guide(without, with_prompt, scales[k])
-            if guidance_rescale:
-                output = guidance.rescale(output, with_prompt, guidance_rescale)
-        prediction = plan.predict(x, output, k)
-        x, history = step(x, prediction, plan, k, history, fresh[k] if fresh else None)
-        if blend is not None:
-            x = blend(x, after if k + 1 < len(plan) else CLEAN)
-        yield Step(k, now.timestep, now.sigma, x, prediction.x0)
+def _watched(sd: StableDiffusion, asked: Settings, plan: Plan, steps: Iterator[Step]) -> Iterator[Step]:
+    """The steps, with a bar, and a look at where they end."""
+    hidden = {} if asked.progress else {"disable": True}  # only then: TQDM_DISABLE in the environment counts too
+    with tqdm(total=len(plan), delay=15, mininterval=1, leave=False, unit="step", **hidden) as bar:
+        for step in steps:
+            yield step
+            bar.update(plan.timesteps.index(step.timestep) + 1 - bar.n)
     # One look at the end: a check inside the loop would make a GPU wait at every step.
-    if not torch.isfinite(x).all():
-        cure = (
-            "load the model with dtype='bfloat16' or 'float32'"
-            if sd.dtype == torch.float16
-            else "lower guidance_scale, or fetch the weights again"
-        )
+    size = step.latents.std(dim=(1, 2, 3), correction=0)
+    if asked.image_latents is not None:  # flat, bright colours have larger ones than most pictures
+        size = size / asked.image_latents.to(size).std(dim=(1, 2, 3), correction=0).clamp_min(1)
+    size = size.max().item()
+    if not math.isfinite(size):
+        cure = "lower guidance_scale, or fetch the weights again"
+        cure = "lower the weights in the prompt" if asked.prompt_weights else cure
+        cure = "load the model with dtype='bfloat16' or 'float32'" if sd.dtype == torch.float16 else cure
         raise FloatingPointError(f"The run ended in values that are not finite (UNet in {sd.dtype}); {cure}.")
+    if size > OVERSHOT:
+        warnings.warn(
+            f"The latents ended {size:.1f} times as large as those of pictures usually are: the run probably overshot, "
+            f"and the colours are burnt. Lower guidance_scale, take more steps, or sampler='ddim', which bears more.",
+            stacklevel=2,
+        )
+
+
+# Latents are scaled so that those of pictures have a standard deviation of about 1. A solver whose steps are too long
+# for the guidance ends far above: on the shipped model good pictures reach 1.5, and burnt ones 1.4 to 6.
+OVERSHOT = 1.75
+
+
+def _plan(sd: StableDiffusion, asked: Settings) -> Plan:
+    options = {"start_step": asked.start_step or 0, "spacing": asked.spacing, "eta": asked.eta}
+    return asked.sampler.plan(sd.schedule, asked.num_inference_steps, **options)
 
 
 def noised(x0: Tensor, noise: Tensor, level: Level) -> Tensor:
@@ -312,58 +382,36 @@ def _keeper(mask: Tensor, image_latents: Tensor, noise: Tensor) -> Callable[[Ten
 
 
 def _draw(sd: StableDiffusion, steps: Iterator[Step]) -> list[Image.Image]:
-    for step in steps:  # noqa: B007 - the last one is the result
-        pass
-    return to_images(autoencoder.decode(sd, step.latents))
+    try:
+        for step in steps:  # noqa: B007 - the last one is the result
+            pass
+        return to_images(autoencoder.decode(sd, step.latents))
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):  # a CPU without more memory
+            raise
+        raise MemoryError("The pictures do not fit into memory; draw fewer at once, or smaller ones.") from error
 
 
-class _Batch:
-    """The pictures of one call: how many, from which seeds, and what each remembers of how it was drawn."""
-
-    def __init__(self, prompt, seed, seeds, options, **sized):
-        if "generator" in options:
-            raise TypeError("Give seed or seeds instead of a generator: a picture remembers its seed.")
-        sized |= {name: options.get(name) for name in ("negative_prompt", "latents", "prompt_embeds")}
-        n = _agree(prompt=prompt, seeds=seeds, **sized)
-        self.many = n > 1 or seeds is not None or not (prompt is None or isinstance(prompt, str))
-        self.seeds = _seeds(seed, seeds, n)
-        self.generators = _generators(self.seeds)
-        # A function or a tensor cannot be written down; its kind at least says that there was one.
-        plain = {k: v if isinstance(v, str | int | float) else type(v).__name__ for k, v in options.items()}
-        plain = {k: v for k, v in plain.items() if options[k] is not None and k != "progress"}
-        texts = zip(_each(prompt, n), _each(options["negative_prompt"] or "", n), self.seeds, strict=True)
-        self.settings = [plain | {"prompt": p, "negative_prompt": neg, "seed": s} for p, neg, s in texts]
-
-    def sign(self, sd: StableDiffusion, images: list[Image.Image]) -> Image.Image | list[Image.Image]:
-        """Put into each picture the settings that draw it again; one picture alone comes without its list."""
-        for image, settings in zip(images, self.settings, strict=True):
-            settings |= {"model": sd.name, "width": image.width, "height": image.height}
-            image.info[SETTINGS_KEY] = json.dumps(settings)
-        return images if self.many else images[0]
-
-
-def _embeddings(sd, prompt, prompt_embeds, negative_prompt, negative_prompt_embeds, guided, n, text):
+def _embeddings(sd, asked: Settings, guided: bool, n: int) -> tuple[Tensor | None, Tensor]:
     """(uncond or None, cond), each (n, L, D) in the UNet's dtype; every distinct text is encoded once, in one batch."""
-    if (prompt is None) == (prompt_embeds is None):
-        raise ValueError("Give either a prompt or prompt_embeds.")
-    if negative_prompt is not None and negative_prompt_embeds is not None:
-        raise ValueError("Give either a negative_prompt or negative_prompt_embeds, not both.")
     width = sd.unet.config.cross_attention_dim
-    for name, given in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
+    for name in ("prompt_embeds", "negative_prompt_embeds"):
+        given = asked[name]
         if given is not None and (given.ndim != 3 or given.shape[2] != width):
             raise ValueError(f"{name} must have the shape (B, L, {width}) for this UNet, not {tuple(given.shape)}.")
     wanted = {}
-    if prompt_embeds is None:
-        wanted["cond"] = _each(prompt, n)
-    if guided and negative_prompt_embeds is None:
-        wanted["uncond"] = _each("" if negative_prompt is None else negative_prompt, n)
+    if asked.prompt_embeds is None:
+        wanted["cond"] = each(asked.prompt, n)
+    if guided and asked.negative_prompt_embeds is None:
+        wanted["uncond"] = each("" if asked.negative_prompt is None else asked.negative_prompt, n)
     distinct = list(dict.fromkeys(text for texts in wanted.values() for text in texts))
-    states = encode_prompt(sd, distinct, **text) if distinct else None
+    reading = {name: asked[name] for name in ("clip_skip", "long_prompt", "prompt_weights")}
+    states = encode_prompt(sd, distinct, **reading) if distinct else None
     found = {side: states[[distinct.index(text) for text in texts]] for side, texts in wanted.items()}
-    cond = found.get("cond", prompt_embeds)
-    uncond = found.get("uncond", negative_prompt_embeds) if guided else None
+    cond = found.get("cond", asked.prompt_embeds)
+    uncond = found.get("uncond", asked.negative_prompt_embeds) if guided else None
     if uncond is not None and uncond.shape[1] != cond.shape[1]:
-        if negative_prompt_embeds is not None or cond.shape[1] % uncond.shape[1]:
+        if asked.negative_prompt_embeds is not None or cond.shape[1] % uncond.shape[1]:
             raise ValueError(
                 f"prompt_embeds {tuple(cond.shape)} and negative_prompt_embeds {tuple(uncond.shape)} must agree in "
                 f"length; encode both in one call."
@@ -375,19 +423,18 @@ def _embeddings(sd, prompt, prompt_embeds, negative_prompt, negative_prompt_embe
 
 def _first_step(n: int, strength: float | None, start_step: int | None, default: float) -> int:
     """How many of n steps are skipped (diffusers: n - min(int(n * strength), n))."""
-    n = whole_number("num_inference_steps", n, 1)
+    n = whole_number("num_inference_steps", plain(n), 1)
     if start_step is not None:
         if strength is not None:
             raise ValueError("strength and start_step say the same thing in two ways; give one of them.")
-        return whole_number("start_step", start_step, 0, n)
-    strength = default if strength is None else strength
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must lie between 0 (keep the picture) and 1 (redraw it), not {strength}.")
-    return n - int(n * strength)
+        return whole_number("start_step", plain(start_step), 0, n)
+    strength = default if strength is None else plain(strength)
+    return n - int(n * number("strength", strength, 0, 1))
 
 
 def _fitted(sd: StableDiffusion, picture: Picture, height: int | None, width: int | None) -> Image.Image:
     if height or width:
+        _size(sd, height, width)  # before any pixel is made
         picture = autoencoder.fit(picture, width or sd.width, height or sd.height)
     picture = autoencoder.open_image(picture)
     try:
@@ -412,26 +459,43 @@ def _with_mask(sd, image: Picture, mask: Picture, height, width) -> tuple[Image.
     return original, hole
 
 
-def _latent_shape(sd, height, width, **given: Tensor | None) -> tuple[int, int, int]:
+def _check_model(sd: object, asked: Settings) -> None:
+    if not isinstance(sd, StableDiffusion):
+        raise TypeError(f"The model comes first, as sdlearn.load() gives it, not {type(sd).__name__}: {sd!r:.80}.")
+    if asked.model not in (None, sd.name):
+        found = f"These settings are of a picture by {asked.model!r}; {sd.name!r} draws another one from them."
+        warnings.warn(found, stacklevel=3)
+
+
+def _latent_shape(sd: StableDiffusion, asked: Settings) -> tuple[int, int, int]:
     """(C, h, w) of the run: the size asked for, or else that of the latents given, or else the model's own."""
-    shape = None if height is None and width is None else sd.latent_shape(height, width)
-    for name, latents in given.items():
+    shape = None if asked.height is None and asked.width is None else _size(sd, asked.height, asked.width)
+    for name in ("latents", "image_latents"):
+        latents = asked[name]
         if latents is None:
             continue
         c, h, w = shape or (sd.latent_channels, "h", "w")
         if latents.ndim != 4 or latents.shape[1] != c or (shape and tuple(latents.shape[2:]) != (h, w)):
             raise ValueError(f"{name} must have the shape (B, {c}, {h}, {w}), not {tuple(latents.shape)}.")
-        if not torch.isfinite(latents).all():
-            raise ValueError(f"{name} holds values that are not finite; look where they come from before the run.")
         shape = tuple(latents.shape[1:])
     return shape or sd.latent_shape()
 
 
-def _check_start(sd, shape, start_step, image_latents, mask, unet_channels) -> None:
-    c, h, w = shape
-    if start_step and image_latents is None:
+def _size(sd: StableDiffusion, height: int | None, width: int | None) -> tuple[int, int, int]:
+    """`sd.latent_shape` for a size that is asked for: as many pixels as Pillow opens, and no more."""
+    height, width = height or sd.height, width or sd.width
+    if height * width > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{width}x{height} pixels are too many to draw (at most {Image.MAX_IMAGE_PIXELS}); lower height or width."
+        )
+    return sd.latent_shape(height, width)
+
+
+def _check_start(sd, shape, asked: Settings) -> None:
+    (c, h, w), mask, unet_channels = shape, asked.mask, asked.unet_channels
+    if asked.start_step and asked.image_latents is None:
         raise ValueError("start_step skips steps, so it needs image_latents to begin with; or leave it at 0.")
-    if mask is not None and image_latents is None:
+    if mask is not None and asked.image_latents is None:
         raise ValueError("A mask keeps part of a picture; give that picture's latents as image_latents.")
     if mask is not None and (mask.ndim != 4 or tuple(mask.shape[1:]) != (1, h, w)):
         raise ValueError(f"mask must have the shape (1 or B, 1, {h}, {w}), not {tuple(mask.shape)}.")
@@ -443,36 +507,3 @@ def _check_start(sd, shape, start_step, image_latents, mask, unet_channels) -> N
             f"unet_channels must have the shape (1 or B, {extra}, {h}, {w}) for this UNet, not "
             f"{tuple(unet_channels.shape)}."
         )
-
-
-def _agree(**given: object) -> int:
-    """The batch size that all the given lists and tensors agree on; what is single goes along with the others."""
-    counts = {name: len(g) for name, g in given.items() if hasattr(g, "__len__") and not isinstance(g, str)}
-    for name, count in counts.items():
-        if count == 0:
-            raise ValueError(f"The list of {name} is empty; give at least one.")
-    several = {name: count for name, count in counts.items() if count > 1}
-    if len(set(several.values())) > 1:
-        said = ", ".join(f"{count} of {name}" for name, count in several.items())
-        raise ValueError(f"The batch does not fit together: {said}; give equal numbers, or one for all.")
-    return max(several.values(), default=1)
-
-
-def _each(value, n: int) -> list:
-    """One for each of n pictures: a list of n as it is, anything single n times."""
-    single = isinstance(value, str) or not isinstance(value, Iterable)
-    values = [value] if single else list(value)
-    return values * n if len(values) == 1 else values
-
-
-def _seeds(seed: int | None, seeds: Sequence[int] | None, n: int) -> list[int]:
-    if seed is not None and seeds is not None:
-        raise ValueError("Give either seed or seeds, not both.")
-    if seed is None and seeds is None:
-        # Nobody's choice, but recorded, so that a lucky picture can be drawn again.
-        return [secrets.randbelow(2**32) for _ in range(n)]
-    return [whole_number("A seed", s, 0, 2**63 - 1) for s in _each(seed if seeds is None else seeds, n)]
-
-
-def _generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    return [torch.Generator("cpu").manual_seed(s) for s in seeds]

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -22,6 +22,28 @@ from torch import Tensor
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One noise level of a run: x = signal * x_0 + noise * eps. `timestep` is what the network is asked with."""
+
+    timestep: float
+    signal: float
+    noise: float
+
+    @property
+    def sigma(self) -> float:
+        """noise / signal; infinite where nothing of the picture is left."""
+        return self.noise / self.signal if self.signal else math.inf
+
+    @property
+    def input_scale(self) -> float:
+        """What the latents are multiplied by before the network sees them: it was trained on inputs of unit size."""
+        return 1 / math.hypot(self.signal, self.noise)
+
+
+CLEAN = Level(-1.0, 1.0, 0.0)  # where a run ends that takes all of the noise away
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +82,19 @@ class NoiseSchedule:
             raise ValueError(
                 f"Unknown timestep_spacing {self.timestep_spacing!r}; choose one of {', '.join(SPACINGS)}."
             )
+        whole_number("num_train_timesteps", self.num_train_timesteps, 1)
+        whole_number("steps_offset", self.steps_offset, 0)
         betas = self._make_betas()
+        if len(betas) != self.num_train_timesteps:
+            raise ValueError(
+                f"There are {len(betas)} trained_betas for num_train_timesteps={self.num_train_timesteps}; "
+                f"give one for each timestep."
+            )
+        if not ((betas >= 0) & (betas < 1)).all():
+            raise ValueError(
+                f"The betas are variances and must lie from 0 to below 1, not {betas.min():g} to {betas.max():g}; "
+                f"look at beta_start, beta_end or trained_betas."
+            )
         if self.rescale_betas_zero_snr:
             alpha_bar = _zero_terminal_snr(torch.cumprod(1 - betas, dim=0))
             betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
@@ -162,6 +196,8 @@ class NoiseSchedule:
         return *convert(x, output, signal, noise, self.prediction_type), signal, noise
 
     def _coefficients(self, timestep, like: Tensor) -> tuple[Tensor, Tensor]:
+        if not like.is_floating_point():
+            raise TypeError(f"Noise mixes with tensors of floats, not {like.dtype}; bring them to [-1, 1] as floats.")
         t = torch.as_tensor(timestep)
         if t.is_floating_point() and (t != t.round()).any():
             raise ValueError(f"A training timestep is a whole number, not {timestep}; a sampler's Level has fractions.")
@@ -182,7 +218,8 @@ class NoiseSchedule:
         trailing: every (T / n)-th from the top, so the last one, pure noise, is always included.
         linspace: n evenly spaced numbers with both ends, rounded.
         """
-        return tuple(round(t) for t in self.spaced(num_inference_steps, spacing or self.timestep_spacing or "leading"))
+        spacing = (self.timestep_spacing or "leading") if spacing is None else spacing
+        return tuple(round(t) for t in self.spaced(num_inference_steps, spacing))
 
     def spaced(self, n: int, spacing: str) -> list[float]:
         """As `timesteps`, but "linspace" is not rounded: the sigma samplers ask between the training timesteps."""
@@ -213,6 +250,14 @@ def whole_number(name: str, value: object, low: int, high: float = math.inf) -> 
         return int(value)
     bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
     raise ValueError(f"{name} must be a whole number {bounds}, not {value!r}.")
+
+
+def number(name: str, value: object, low: float = 0.0, high: float = math.inf) -> float:
+    """The value as a finite float within bounds, or a ValueError that names what it should have been."""
+    if not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value) and low <= value <= high:
+        return float(value)
+    bounds = f" between {low:g} and {high:g}" if high < math.inf else ""
+    raise ValueError(f"{name} must be a finite number{bounds}, not {value!r}.")
 
 
 def convert(x: Tensor, output: Tensor, signal, noise, prediction_type: str) -> tuple[Tensor, Tensor]:

@@ -367,6 +367,74 @@ def test_pictures_of_other_settings_are_never_overwritten(prompts, tmp_path, ran
     assert (out / "00000-0.png").read_bytes() == b"someone else's"
 
 
+def test_a_run_with_every_kind_of_setting_continues(prompts, tmp_path, random_sd, monkeypatch):
+    half = {"guidance_scale": sdlearn.guidance.interval(3.0, 0.5, 5.0), "progress": False, "num_inference_steps": 2}
+    generate.generate(prompts, tmp_path / "out", model=random_sd, **half)
+    monkeypatch.setattr(generate, "text_to_image", None)
+    assert generate.generate(prompts, tmp_path / "out", model=random_sd, **half) == 0
+
+
+def test_a_run_in_another_number_format_does_not_go_on(prompts, tmp_path, random_sd, random_folder):
+    generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS)
+    with pytest.raises(ValueError, match=r"another dtype \('float32', not 'bfloat16'\)"):
+        half = {"name": random_folder, "device": "cpu", "dtype": "bfloat16"}
+        generate.generate(prompts, tmp_path / "out", model=half, **SETTINGS)
+
+
+def test_a_shorter_run_leaves_the_other_pictures_in_the_index(prompts, tmp_path, random_sd):
+    generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS)
+    prompts.write_text(PROMPTS[0])
+    generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS)
+    assert [line["prompt"] for line in index(tmp_path / "out")] == PROMPTS
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", 'id,prompt\n1,"a cat, sitting"\n2,a dog\n'),
+        ("x.jsonl", '{"prompt": "a cat, sitting"}\n\n{"prompt": "a dog", "id": 2}\n'),
+        ("x.txt", "a cat, sitting\r\na dog"),
+    ],
+)
+def test_prompts_are_read_by_the_kind_of_file(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text.encode())
+    assert generate.read_prompts(tmp_path / name) == ["a cat, sitting", "a dog"]
+
+
+def test_a_line_ends_where_the_file_ends_it(tmp_path):
+    (tmp_path / "x.txt").write_text("a cat\u2028with a hat\na\x0bdog", encoding="utf-8")
+    assert generate.read_prompts(tmp_path / "x.txt") == ["a cat\u2028with a hat", "a\x0bdog"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("x.csv", "text\na cat\n"), ("x.jsonl", '{"text": "a cat"}'), ("y.jsonl", "a cat")]
+)
+def test_a_table_without_prompts_is_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="prompt"):
+        generate.read_prompts(tmp_path / name)
+
+
+@pytest.mark.parametrize("options", [{"height": 0}, {"sampler": "nonsense"}, {"batch_size": 0}, {"pictures": 1.5}])
+def test_a_bad_run_is_refused_before_the_model_is_loaded(prompts, tmp_path, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        generate.generate(prompts, tmp_path / "out", model={"name": "no such model"}, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_cure(prompts, tmp_path, random_sd, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="choose another --out"):
+        generate.generate(prompts, tmp_path / "file", model=random_sd, **SETTINGS)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(generate, "save_image", full)
+    with pytest.raises(OSError, match="make room"):
+        generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS)
+
+
 def test_two_processes_share_the_work(prompts, tmp_path, random_folder):
     out = tmp_path / "out"
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]

@@ -174,9 +174,10 @@ def test_plms_begins_in_the_middle_as_at_the_top_and_diffusers_one_timestep_too_
     reference.set_timesteps(n)
     asked = schedule.timesteps(n)
     assert reference.timesteps[k] == asked[k - 1]
-    assert plan.timesteps[:3] == (asked[k], asked[k + 1], asked[k + 1])
+    steps = run(plan.start(noise), network(schedule))
+    assert [step.timestep for step in steps[:4]] == [asked[k], asked[k + 1], asked[k + 1], asked[k + 2]]
 
-    ours = run(plan, SAMPLERS["plms"], network(schedule), noise)
+    ours = steps[-1].latents
     cut = reference.timesteps[k:]
     reference.timesteps = torch.tensor([asked[k], asked[k + 1], *asked[k + 1 :]])
     assert relative_error(ours, drive(reference, schedule, noise)) <= TOLERANCE
@@ -190,7 +191,7 @@ def test_lms_begins_in_the_middle_with_euler_and_diffusers_with_a_fraction_of_a_
     schedule, n, k = NoiseSchedule(), 20, 8
     noise = 5 * torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     plan = SAMPLERS["lms"].plan(schedule, n, start_step=k)
-    ours = run(plan, SAMPLERS["lms"], network(schedule), noise / plan.init_scale)
+    ours = run(plan.start(noise), network(schedule))[-1].latents
 
     reference = scheduler("lms", schedule)
     reference.set_timesteps(n)

@@ -16,20 +16,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import TOLERANCE, relative_error, scheduler
-from toy import best_x0, flow, network, run, run_scheduler, smooth_plan
+from toy import best_x0, flow, network, run, run_scheduler, smooth_levels
 
-from sdlearn.samplers import SAMPLERS, Level, Plan, get_sampler, karras_sigmas, lms_weights, noise_split
-from sdlearn.schedule import SPACINGS, NoiseSchedule
+from sdlearn.samplers import SAMPLERS, get_sampler, karras_sigmas, lms_weights, noise_split
+from sdlearn.schedule import SPACINGS, Level, NoiseSchedule
 
 NOISE = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
 STEPS = (3, 10, 20, 30, 50)
 
 
 def ours(name: str, schedule: NoiseSchedule, n: int, spacing: str | None = None, **options) -> torch.Tensor:
-    sampler = get_sampler(name)
-    plan, generator = sampler.plan(schedule, n, spacing=spacing, **options), torch.Generator().manual_seed(1)
+    return steps_of(name, schedule, n, spacing, **options)[-1].latents
+
+
+def steps_of(name: str, schedule: NoiseSchedule, n: int, spacing: str | None = None, **options) -> list:
+    plan, generator = SAMPLERS[name].plan(schedule, n, spacing=spacing, **options), torch.Generator().manual_seed(1)
     fresh = [torch.randn(NOISE.shape, generator=generator) for _ in range(len(plan))]
-    return run(plan, sampler, network(schedule), NOISE, fresh)
+    return run(plan.start(NOISE * plan.init_scale, fresh), network(schedule), schedule.prediction_type)
+
+
+def one_step(name: str, levels, schedule: NoiseSchedule) -> torch.Tensor:
+    return run(SAMPLERS[name].solver(NOISE, levels), network(schedule), schedule.prediction_type)[-1].latents
 
 
 def theirs(name: str, schedule: NoiseSchedule, n: int, spacing: str | None = None, **options) -> torch.Tensor:
@@ -86,7 +93,8 @@ def test_the_network_is_asked_at_diffusers_timesteps(name):
         reference = scheduler(name, schedule, spacing)
         reference.set_timesteps(20)
         plan = SAMPLERS[name].plan(schedule, 20, spacing=spacing)
-        assert np.allclose(plan.timesteps, reference.timesteps.numpy(), rtol=1e-5, atol=1e-3)
+        asked = [step.timestep for step in steps_of(name, schedule, 20, spacing)]
+        assert np.allclose(asked, reference.timesteps.numpy(), rtol=1e-5, atol=1e-3)
         assert plan.init_scale == pytest.approx(float(reference.init_noise_sigma), rel=1e-6)
 
 
@@ -107,7 +115,7 @@ def test_diffusers_ddim_lands_beside_the_next_timestep_and_ours_on_it(name, spac
     x = reference.step(net(NOISE, timesteps[k]), timesteps[k], NOISE).prev_sample
     for landing, same in ((timesteps[k] - 1000 // n, True), (timesteps[k + 1], False)):
         levels = tuple(Level(t, schedule.signal[t].item(), schedule.noise[t].item()) for t in (timesteps[k], landing))
-        error = relative_error(run(Plan(levels, 1.0, "epsilon"), SAMPLERS["ddim"], net, NOISE), x)
+        error = relative_error(one_step("ddim", levels, schedule), x)
         assert (error < TOLERANCE) == same
 
 
@@ -152,7 +160,7 @@ def test_stable_diffusion_ends_ddim_at_its_first_timestep_and_the_sigma_samplers
 
 @pytest.mark.parametrize(("name", "calls"), [("ddim", 20), ("plms", 21), ("heun", 39), ("lms", 20), ("dpm++2m", 20)])
 def test_network_calls_of_twenty_steps(name, calls):
-    assert len(SAMPLERS[name].plan(NoiseSchedule(), 20)) == calls
+    assert len(steps_of(name, NoiseSchedule(), 20)) == calls
 
 
 def test_karras_levels_are_taken_from_the_run_by_euler_and_from_the_whole_table_by_dpm():
@@ -189,15 +197,14 @@ ORDERS = {"ddim": (0.9, 1.1), "euler": (0.9, 1.1), "heun": (1.9, 2.1), "dpm++2m"
 
 
 def gaussian_error(name: str, n: int, std: float = 0.5) -> float:
-    plan = smooth_plan(SAMPLERS[name], n)
-    start = torch.linspace(-2, 2, 9, dtype=torch.float64)
-    x = start * np.hypot(plan.levels[0].signal * std, plan.levels[0].noise)
+    levels = smooth_levels(SAMPLERS[name], n)
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64) * np.hypot(levels[0].signal * std, levels[0].noise)
 
     def net(unit_x, sigma):
         signal = 1 / np.hypot(1, sigma)
         return (unit_x - signal * best_x0(unit_x, signal, signal * sigma, std)) / (signal * sigma)
 
-    return relative_error(run(plan, SAMPLERS[name], net, x), flow(x, plan.levels[0], plan.levels[-1], std))
+    return relative_error(run(SAMPLERS[name].solver(x, levels), net)[-1].latents, flow(x, levels[0], levels[-1], std))
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -215,10 +222,9 @@ def test_higher_order_pays_at_twenty_steps():
 
 def test_the_stochastic_sampler_draws_the_data_distribution():
     # 4000 numbers from N(0, 0.5^2) by DDPM: the spread is right to within sampling error.
-    schedule, sampler = NoiseSchedule(), SAMPLERS["ddpm"]
-    generator = torch.Generator().manual_seed(0)
+    schedule, generator = NoiseSchedule(), torch.Generator().manual_seed(0)
     noise, *fresh = torch.randn(201, 4000, generator=generator)
-    x = run(sampler.plan(schedule, 200), sampler, network(schedule, mean=0.0), noise, fresh)
+    x = run(SAMPLERS["ddpm"].plan(schedule, 200).start(noise, fresh), network(schedule, mean=0.0))[-1].latents
     assert x.std().item() == pytest.approx(0.5, rel=0.05)
     assert abs(x.mean().item()) < 0.03
 
@@ -258,19 +264,16 @@ def test_ddim_is_euler_on_the_same_timesteps():
 
 def test_first_order_dpm_solver_is_ddim():
     # Without a history, DPM-Solver++ takes DDIM's step in another spelling.
-    levels = SAMPLERS["dpm++2m"].plan(NoiseSchedule(), 20).levels
-    net = network(NoiseSchedule())
-    for pair in pairwise(levels):
-        plan = Plan(pair, 1.0, "epsilon")
-        ddim, dpm = (run(plan, SAMPLERS[name], net, NOISE) for name in ("ddim", "dpm++2m"))
+    for pair in pairwise(SAMPLERS["dpm++2m"].plan(NoiseSchedule(), 20).levels):
+        ddim, dpm = (one_step(name, pair, NoiseSchedule()) for name in ("ddim", "dpm++2m"))
         assert relative_error(dpm, ddim) < 1e-6
 
 
 def test_plms_from_pure_noise_takes_ddims_first_step():
     schedule = NoiseSchedule(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
-    first = Plan(SAMPLERS["plms"].plan(schedule, 20).levels[:2], 1.0, "v_prediction")
-    assert first.levels[0].signal == 0
-    plms, ddim = (run(first, SAMPLERS[name], network(schedule), NOISE) for name in ("plms", "ddim"))
+    first = SAMPLERS["plms"].plan(schedule, 20).levels[:2]
+    assert first[0].signal == 0
+    plms, ddim = (one_step(name, first, schedule) for name in ("plms", "ddim"))
     assert torch.equal(plms, ddim)
 
 
@@ -314,19 +317,17 @@ def test_karras_sigmas_go_from_end_to_end_evenly_in_the_seventh_root(low, high, 
 def test_noise_never_rises_along_a_plan_and_a_later_start_is_a_tail_of_it(name, n, spacing, data):
     sampler, schedule = SAMPLERS[name], NoiseSchedule()
     plan = sampler.plan(schedule, n, spacing=spacing)
-    assert all(a.sigma >= b.sigma for a, b in pairwise(plan.levels))
+    assert all(a.sigma >= b.sigma for a, b in pairwise(plan.levels)) and len(set(plan.levels)) == n + 1
     start = data.draw(st.integers(0, n - 1))
     tail = sampler.plan(schedule, n, spacing=spacing, start_step=start)
-    visited = list(dict.fromkeys(plan.levels))
-    assert list(dict.fromkeys(tail.levels)) == visited[start:]
-    assert tail.levels[0] != tail.levels[-1] and (len(tail) < 3 or tail.levels[0] != tail.levels[1])
+    assert tail.levels == plan.levels[start:] and len(tail) == n - start
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda s: get_sampler("dpm"), r"Unknown sampler 'dpm'; choose one of ddpm, ddim, plms, .*dpm\+\+2m_karras"),
-        (lambda s: SAMPLERS["ddim"].plan(s, 20, eta=1.5), "eta must lie between 0 .deterministic. and 1"),
+        (lambda s: SAMPLERS["ddim"].plan(s, 20, eta=1.5), "eta must be a finite number between 0 and 1, not 1.5"),
         (lambda s: SAMPLERS["euler"].plan(s, 20, eta=0.5), "eta belongs to the sampler 'ddim'; 'euler' has no such"),
         (
             lambda s: SAMPLERS["ddim"].plan(s, 20, start_step=20),
@@ -334,6 +335,8 @@ def test_noise_never_rises_along_a_plan_and_a_later_start_is_a_tail_of_it(name, 
         ),
         (lambda s: SAMPLERS["ddim"].plan(s, 20, start_step=1.5), "start_step must be a whole number from 0 to 19"),
         (lambda s: SAMPLERS["dpm++2m"].plan(s, 1000), "at most 999 steps with linspace spacing"),
+        (lambda s: SAMPLERS["ddim"].plan(s, 20, spacing=""), "Unknown spacing ''"),
+        (lambda s: get_sampler(["ddim"]), "Unknown sampler"),
         (lambda s: SAMPLERS["ddim"].plan(s, 20, spacing="even"), "Unknown spacing 'even'; choose one of leading"),
     ],
 )

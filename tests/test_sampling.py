@@ -6,6 +6,7 @@ import inspect
 import json
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -109,23 +110,25 @@ def test_no_step_of_inpainting_waits_for_the_host(random_sd):
     ],
 )
 def test_a_planted_wait_is_found(random_sd, plant, seen):
-    def step(x, prediction, *rest):
-        x, history = SAMPLERS["ddim"].step(x, prediction, *rest)
-        return plant(x), history
+    def solver(x, levels):
+        for now, after in pairwise(levels):
+            x, p = yield x, now
+            x = plant(after.signal * p.x0 + after.noise * p.eps)
+        return x
 
-    within, _ = host_waits(on_a_fake_gpu(random_sd), sampler=replace(SAMPLERS["ddim"], step=step))
+    within, _ = host_waits(on_a_fake_gpu(random_sd), sampler=replace(SAMPLERS["ddim"], solver=solver))
     assert within.count(seen) >= FAST["num_inference_steps"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_no_step_synchronises_a_cuda_device():
     sd = sdlearn.load("emoji", device="cuda")
-    for name, sampler in SAMPLERS.items():
+    for name in SAMPLERS:
         steps = sdlearn.denoise(sd, "a red apple", seed=3, sampler=name, num_inference_steps=5)
         next(steps)  # tables and noise travel before the first step
         torch.cuda.set_sync_debug_mode("error")
         try:
-            for _ in range(len(sampler.plan(sd.schedule, 5)) - 1):
+            for _ in range({"plms": 5, "heun": 8}.get(name, 4)):
                 next(steps)
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -459,7 +462,8 @@ def test_any_shape_any_steps_any_start_ends_finite(random_sd, name, spacing, n, 
     options |= {"height": 16 * rows, "width": 16 * columns}
     steps = list(sdlearn.denoise(random_sd, "a fox", seeds=seeds, **options))
     assert steps[-1].latents.shape == shape and torch.isfinite(steps[-1].latents).all()
-    assert len(steps) == len(SAMPLERS[name].plan(random_sd.schedule, n, start_step=start, spacing=spacing))
+    taken = n - start
+    assert len(steps) == {"plms": taken + (taken > 1), "heun": 2 * taken - 1}.get(name, taken)
 
 
 @given(n=st.integers(1, 200), strength=st.floats(0, 1))
@@ -487,11 +491,11 @@ BAD_CALLS = [
     ({"seed": 1.5}, "A seed must be a whole number"),
     ({"height": 65}, "multiples of 8 for this model, for example 64x64"),
     ({"width": 4}, "multiples of 8"),
-    ({"num_inference_steps": 0}, "num_inference_steps must be a whole number from 1 to 1000, not 0"),
+    ({"num_inference_steps": 0}, "num_inference_steps must be a whole number of at least 1, not 0"),
     ({"sampler": "euler_a"}, "Unknown sampler 'euler_a'; choose one of ddpm, ddim"),
     ({"spacing": "even"}, "Unknown spacing 'even'; choose one of leading, trailing, linspace"),
     ({"sampler": "euler", "eta": 1.0}, "eta belongs to the sampler 'ddim'"),
-    ({"guidance_rescale": 1.5}, "guidance_rescale must lie between 0 .off. and 1 .full., not 1.5"),
+    ({"guidance_rescale": 1.5}, "guidance_rescale must be a finite number between 0 and 1, not 1.5"),
     ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, not nan"),
     ({"latents": torch.zeros(4, 8, 8)}, r"latents must have the shape .B, 4, h, w., not .4, 8, 8."),
     ({"latents": torch.full((1, 4, 8, 8), torch.nan)}, "latents holds values that are not finite"),
@@ -535,9 +539,9 @@ def test_a_wrong_kind_is_a_sentence_too(random_sd, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strength": 1.2}, "strength must lie between 0 .keep the picture. and 1 .redraw it., not 1.2"),
-        ({"strength": -0.1}, "strength must lie between 0"),
-        ({"strength": float("nan")}, "strength must lie between 0"),
+        ({"strength": 1.2}, "strength must be a finite number between 0 and 1, not 1.2"),
+        ({"strength": -0.1}, "strength must be a finite number between 0 and 1"),
+        ({"strength": float("nan")}, "strength must be a finite number between 0 and 1"),
         ({"strength": 0.5, "start_step": 1}, "say the same thing in two ways; give one of them"),
         ({"start_step": 4}, "start_step must be a whole number from 0 to 3, not 4"),
         ({"num_inference_steps": 0}, "num_inference_steps must be a whole number of at least 1, not 0"),

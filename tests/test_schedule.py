@@ -50,6 +50,11 @@ def test_add_noise_is_diffusers_add_noise():
     assert torch.equal(one_each, alone)
 
 
+def test_whole_numbers_are_not_noised_to_nothing():
+    with pytest.raises(TypeError, match="uint8"):
+        NoiseSchedule().add_noise(torch.full((1, 3, 4, 4), 200, dtype=torch.uint8), torch.randn(1, 3, 4, 4), 500)
+
+
 @given(t=st.integers(0, 999), kind=st.sampled_from(PREDICTION_TYPES))
 def test_eps_x0_and_v_are_one_fact_in_three_languages(t, kind):
     schedule = NoiseSchedule(prediction_type=kind)
@@ -154,6 +159,13 @@ def test_trained_betas_are_taken_as_they_are():
         (lambda: NoiseSchedule(prediction_type="noise"), "Unknown prediction_type 'noise'; choose one of epsilon"),
         (lambda: NoiseSchedule(timestep_spacing="even"), "Unknown timestep_spacing 'even'; choose one of leading"),
         (lambda: NoiseSchedule(beta_schedule="cosine"), "Unknown beta_schedule 'cosine'; choose linear"),
+        (lambda: NoiseSchedule(beta_end=float("nan")), "betas"),
+        (lambda: NoiseSchedule(beta_end=2), "betas"),
+        (lambda: NoiseSchedule(trained_betas=(0.1, 0.2)), "2 trained_betas for num_train_timesteps=1000"),
+        (lambda: NoiseSchedule(num_train_timesteps=-1), "num_train_timesteps"),
+        (lambda: NoiseSchedule(num_train_timesteps=1.5), "num_train_timesteps"),
+        (lambda: NoiseSchedule(num_train_timesteps="10"), "num_train_timesteps"),
+        (lambda: NoiseSchedule().timesteps(20, ""), "Unknown spacing ''"),
         (lambda: NoiseSchedule().timesteps(20, "even"), "Unknown spacing 'even'; choose one of leading"),
         (lambda: NoiseSchedule().timesteps(0), "num_inference_steps must be a whole number from 1 to 1000, not 0"),
         (lambda: NoiseSchedule().timesteps(2.5), "whole number from 1 to 1000, not 2.5"),

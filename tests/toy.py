@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdlearn.samplers import Level, Plan, Sampler
+from sdlearn.samplers import Sampler, Solver
+from sdlearn.sampling import Step, solve
+from sdlearn.schedule import Level
 
 
 def best_x0(x: Tensor, signal: float, noise: float, std: float, mean: float = 0.0) -> Tensor:
@@ -39,13 +41,9 @@ def network(schedule, std: float = 0.5, mean: float = 1.0):
     return output
 
 
-def run(plan: Plan, sampler: Sampler, net, noise: Tensor, fresh=None) -> Tensor:
-    """Our loop without text, guidance and device: the same five lines."""
-    x, history = noise * plan.init_scale, ()
-    for k, level in enumerate(plan.levels[:-1]):
-        prediction = plan.predict(x, net(x * level.input_scale, level.timestep), k)
-        x, history = sampler.step(x, prediction, plan, k, history, fresh[k] if plan.eta else None)
-    return x
+def run(solver: Solver, net, prediction_type: str = "epsilon") -> list[Step]:
+    """The package's own loop, without text, guidance and device."""
+    return list(solve(solver, lambda x, level: net(x * level.input_scale, level.timestep), prediction_type))
 
 
 def run_scheduler(scheduler, net, noise: Tensor, n: int, generator=None, **options) -> Tensor:
@@ -65,9 +63,8 @@ def flow(x: Tensor, start: Level, end: Level, std: float) -> Tensor:
     return x * size[1] / size[0]
 
 
-def smooth_plan(sampler: Sampler, n: int, sigma_max: float = 10.0, sigma_min: float = 0.05) -> Plan:
-    """n steps between two fixed levels, evenly spaced in sigma^(1/7), as fine as one likes; the output is eps."""
+def smooth_levels(sampler: Sampler, n: int, sigma_max: float = 10.0, sigma_min: float = 0.05) -> tuple[Level, ...]:
+    """n steps between two fixed levels, evenly spaced in sigma^(1/7), as fine as one likes."""
     sigmas = np.linspace(sigma_max ** (1 / 7), sigma_min ** (1 / 7), n + 1) ** 7
     signals = np.ones(n + 1) if sampler.grid == "sigmas" else 1 / np.sqrt(1 + sigmas**2)
-    levels = [Level(float(s), float(a), float(a * s)) for a, s in zip(signals, sigmas, strict=True)]
-    return Plan(tuple(sampler.with_corrections(levels)), 1.0, "epsilon", sampler.eta)
+    return tuple(Level(float(s), float(a), float(a * s)) for a, s in zip(signals, sigmas, strict=True))

@@ -7,7 +7,7 @@
 
 An explorer is a generator of `Frame`s and a few ipywidgets (7.7 or 8) whose values are its arguments. A thread runs it:
 a change is taken up after a short pause, and work that a newer change has made stale stops at its next frame, so there
-is never a queue. What goes wrong is said in place of the picture.
+is never a queue. What goes wrong stands in place of the picture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 from .. import autoencoder, samplers, sampling, text
+from ..batch import Settings
 from ..model import StableDiffusion
 from . import figures
 from .scrubber import Scrubber, scrub
@@ -159,9 +160,8 @@ def prompt_explorer(
     """Type a prompt and turn every knob of the loop; the picture is the network's guess at each step."""
 
     def draw(prompt, negative_prompt, seed, num_inference_steps, guidance_scale, sampler):
-        run = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
-        run |= {"negative_prompt": negative_prompt or None, "seed": seed, "progress": False}
-        return _trajectory(sd, num_inference_steps, prompt=prompt, **run)
+        asked = Settings(prompt, negative_prompt or None, seed, None, num_inference_steps, guidance_scale, sampler)
+        return _trajectory(sd, asked)
 
     def controls(w):
         return {
@@ -262,9 +262,8 @@ def img2img_explorer(
         if skipped == num_inference_steps:
             yield Frame(1, "no step taken: to latents and back", lambda: _decoded(sd, latents))
         else:
-            run = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "seed": seed}
-            run |= {"image_latents": latents, "start_step": skipped, "progress": False}
-            yield from _trajectory(sd, num_inference_steps - skipped, prompt=prompt, **run)
+            asked = Settings(prompt, None, seed, None, num_inference_steps, guidance_scale)
+            yield from _trajectory(sd, replace(asked, image_latents=latents, start_step=skipped))
 
     def controls(w):
         colour = w.ColorPicker(value="#d63031", description="colour", style={"description_width": "initial"})
@@ -304,8 +303,8 @@ def img2img_explorer(
 
     below: list = []
     frames = list(draw("picture", prompt, strength, seed))
-    told = f"{prompt}: from the given picture, strength {strength:g}" if len(frames) > 2 else "To latents and back"
-    fallback = _scrubbed(frames, told)
+    caption = f"{prompt}: from the given picture, strength {strength:g}" if len(frames) > 2 else "To latents and back"
+    fallback = _scrubbed(frames, caption)
     explorer = Explorer(draw, controls, frames[-1], fallback)
     if explorer.box is not None:
         panel = explorer.box.children[0]
@@ -313,9 +312,10 @@ def img2img_explorer(
     return explorer
 
 
-def _trajectory(sd, count: int, **run) -> Iterator[Frame]:
+def _trajectory(sd, asked: Settings) -> Iterator[Frame]:
     """The network's guess after each step, and at the end the picture itself."""
-    for taken, step in enumerate(sampling.denoise(sd, **run), 1):
+    count = asked.num_inference_steps - (asked.start_step or 0)
+    for taken, step in enumerate(sampling.denoise(sd, **replace(asked, progress=False)), 1):
         yield Frame(min(taken / count, 1), f"step {min(taken, count)} of {count}", lambda x=step.x0: _decoded(sd, x))
     yield Frame(1, f"after {count} steps", lambda: _decoded(sd, step.latents))
 

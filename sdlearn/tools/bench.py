@@ -6,14 +6,14 @@ machine that slows down slows both down, and the ratio is the median over rounds
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import diffusers
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import samplers
+from ..batch import Settings
 from ..hub.checkpoints import load, quiet
 from ..model import StableDiffusion
 from ..sampling import denoise, text_to_image
@@ -32,7 +33,7 @@ DIFFUSERS = "diffusers"
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one contestant's runs, and the most device memory it held (None where that cannot be told)."""
+    """Seconds of one side's runs, and the most device memory it held (None where no one counts it)."""
 
     name: str
     seconds: tuple[float, ...]
@@ -64,7 +65,7 @@ class Report:
     process_peak_bytes: int | None
 
     def ratios(self, name: str) -> list[float]:
-        """Seconds of a contestant over diffusers', round by round; below 1 the contestant is faster."""
+        """Seconds of ours over diffusers', round by round; below 1 ours is faster."""
         ours, theirs = (next(t for t in self.pictures if t.name == n) for n in (name, DIFFUSERS))
         return [a / b for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
 
@@ -113,50 +114,41 @@ def bench(
         raise ValueError("repeats and batch_size must be at least 1.")
     quiet()
     sd = model if isinstance(model, StableDiffusion) else _model(model or {}, random_weights)
-    contestants = {"sdlearn": sd}
+    models = {"sdlearn": sd}
     if fast or compiled:
         from ..fast import optimize
 
-        contestants |= {"fast": optimize(sd)} if fast else {}
-        contestants |= {"compiled": optimize(sd, compile=True)} if compiled else {}
-    settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-    settings |= {"height": height, "width": width}
-    prompts, seeds = [PROMPT] * batch_size, list(range(batch_size))
-    negatives = [negative_prompt] * batch_size
-    ours = {"sampler": sampler, "progress": False, **settings}
-
-    def draw(sd):
-        return lambda: text_to_image(sd, prompts, seeds=seeds, negative_prompt=negatives, **ours)
-
+        models |= {"fast": optimize(sd)} if fast else {}
+        models |= {"compiled": optimize(sd, compile=True)} if compiled else {}
+    prompts, negatives, seeds = [PROMPT] * batch_size, [negative_prompt] * batch_size, range(batch_size)
+    settings = Settings(prompts, negatives, None, seeds, num_inference_steps, guidance_scale, sampler, height, width,
+                        progress=False)  # fmt: skip
     pipe = pipeline(sd, sampler)
 
     def draw_with_diffusers():
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return pipe(prompts, negative_prompt=negatives, generator=generators, **settings).images
+        options = {name: settings[name] for name in ("num_inference_steps", "guidance_scale", "height", "width")}
+        return pipe(prompts, negative_prompt=negatives, generator=generators, **options).images
 
-    def steps(sd):
-        states = {"prompt_embeds": encode_prompt(sd, prompts), "negative_prompt_embeds": encode_prompt(sd, negatives)}
+    def loop(sd):
+        states = {side: encode_prompt(sd, settings[side]) for side in ("prompt", "negative_prompt")}
+        asked = replace(settings, **dict.fromkeys(states), **{f"{side}_embeds": states[side] for side in states})
+        return lambda: sum(1 for _ in denoise(sd, **asked))
 
-        def run():
-            for _ in denoise(sd, seeds=seeds, **states, **ours):
-                pass
-
-        return run
-
-    runs = {name: draw(sd) for name, sd in contestants.items()} | {DIFFUSERS: draw_with_diffusers}
-    pictures, drawn = interleave(runs, repeats, sd.device)
-    loop, _ = interleave({name: steps(sd) for name, sd in contestants.items()}, repeats, sd.device)
-    plan = samplers.get_sampler(sampler).plan(sd.schedule, num_inference_steps)
+    runs = {name: partial(text_to_image, model, **settings) for name, model in models.items()}
+    pictures, drawn = interleave(runs | {DIFFUSERS: draw_with_diffusers}, repeats, sd.device)
+    loops, steps = interleave({name: loop(model) for name, model in models.items()}, repeats, sd.device)
+    num_steps = steps["sdlearn"]
     guided = 2 if guidance_scale != 1 else 1
     size = f"{width or sd.width}x{height or sd.height}"
     return Report(
         machine=describe_machine(sd.device),
-        work=f"{sd.name}, {str(sd.dtype).removeprefix('torch.')}, {batch_size} x {size} pixels, {len(plan)} {sampler} "
+        work=f"{sd.name}, {str(sd.dtype).removeprefix('torch.')}, {batch_size} x {size} pixels, {num_steps} {sampler} "
         f"steps, guidance {guidance_scale:g}; median (lowest to highest) of {repeats} interleaved runs",
-        num_steps=len(plan),
+        num_steps=num_steps,
         pictures=pictures,
-        loop=loop,
-        difference=max(_difference(drawn[name], drawn[DIFFUSERS]) for name in contestants),
+        loop=loops,
+        difference=max(_difference(drawn[name], drawn[DIFFUSERS]) for name in models),
         step_flops=unet_flops(sd, batch_size * guided, sd.latent_shape(height, width)),
         peak_flops=matmul_flops(sd.device, sd.dtype),
         process_peak_bytes=_process_peak() if sd.device.type == "cpu" else None,
@@ -169,7 +161,7 @@ def pipeline(sd: StableDiffusion, sampler: str) -> diffusers.StableDiffusionPipe
     It runs every part in one number format, so beside a half-precision UNet it gets a half-precision autoencoder.
     """
     ours = samplers.get_sampler(sampler)
-    schedule = {f.name: getattr(sd.schedule, f.name) for f in dataclasses.fields(sd.schedule) if f.init}
+    schedule = {f.name: getattr(sd.schedule, f.name) for f in fields(sd.schedule) if f.init}
     schedule = {name: value for name, value in schedule.items() if value is not None}
     cls = getattr(diffusers, ours.scheduler)
     known = inspect.signature(cls).parameters

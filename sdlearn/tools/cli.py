@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser(with_training=argv[:1] == ["train"]).parse_args(argv)
     try:
         return args.run(args) or 0
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         print(f"sdlearn: {error}", file=sys.stderr)
     except RuntimeError as error:
         if "out of memory" not in str(error):
@@ -93,7 +93,7 @@ def _add_generate(commands):
         "index. The same command continues an interrupted run. `accelerate launch -m sdlearn generate ...` shares the "
         "work between processes and GPUs.",
     )
-    parser.add_argument("--prompts", required=True, help="a text file with one prompt a line")
+    parser.add_argument("--prompts", required=True, help="text, one prompt a line; or .csv, .jsonl with a prompt a row")
     parser.add_argument("--out", required=True, help="the folder for the pictures and index.jsonl")
     parser.add_argument("--pictures", type=int, default=1, help="pictures for each prompt (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of each prompt's first picture; the next ones count up")

@@ -7,9 +7,13 @@ its share of them.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import re
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,12 +23,15 @@ from accelerate import PartialState
 from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
+from ..batch import Settings
 from ..hub.checkpoints import load, quiet
 from ..model import StableDiffusion
 from ..pictures import read_settings, save_image
 from ..sampling import text_to_image
+from ..schedule import whole_number
 
 INDEX = "index.jsonl"
+NAME = re.compile(r"(\d{5,})-(\d+)\.png")
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,7 @@ class Job:
     """One picture to draw."""
 
     file: Path
-    prompt: str
-    seed: int
+    settings: Settings
 
 
 def generate(
@@ -50,26 +56,30 @@ def generate(
     """Draw `pictures` pictures for every line of the file `prompts` into the folder `out`; returns an exit status.
 
     Picture k of line n is nnnnn-k.png with seed + k. index.jsonl lists file and settings of each, in that order.
-    model: the arguments of `load`, or a loaded model; settings: further arguments of `text_to_image`; fast: the fast
-    path. Raises ValueError for an empty file of prompts, and for a folder with pictures of other settings: nothing is
-    ever overwritten.
+    prompts: a text file with a prompt a line, a .csv with a column "prompt", or a .jsonl with a key "prompt".
+    model: the arguments of `load`, or a loaded model.
+    fast: the fast path.
+    settings: further arguments of `text_to_image`.
+
+    Raises ValueError for an empty file of prompts, and for a folder with pictures of other settings: nothing is ever
+    overwritten.
     """
-    if batch_size < 1 or pictures < 1:
-        raise ValueError("The batch size and the number of pictures must be at least 1.")
+    batch_size, pictures = whole_number("batch_size", batch_size, 1), whole_number("pictures", pictures, 1)
     quiet()
     out = Path(out)
-    jobs = plan(read_prompts(prompts), out, pictures, seed)
+    jobs = plan(read_prompts(prompts), out, pictures, seed, settings)
     processes = _processes(model)
     sd = model if isinstance(model, StableDiffusion) else _load(model or {}, processes)
     if fast:
         from ..fast import optimize
 
         sd = optimize(sd)
-    out.mkdir(parents=True, exist_ok=True)
-    missing = [job for job in jobs if not is_finished(job, {"model": sd.name, **settings})]
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    missing = [job for job in jobs if not is_finished(job, sd)]
     mine = missing[processes.process_index :: processes.num_processes]
     if processes.is_main_process:
-        write_index(out, jobs)
+        write_index(out)
         if len(missing) < len(jobs):
             print(f"{len(jobs) - len(missing)} of {len(jobs)} pictures are already in {out}.")
         if processes.num_processes > 1:
@@ -78,39 +88,51 @@ def generate(
     with tqdm(total=len(mine), unit="picture", delay=1, disable=not processes.is_main_process) as bar:
         for start in range(0, len(mine), batch_size):
             batch = mine[start : start + batch_size]
-            seeds = [job.seed for job in batch]
-            drawn = text_to_image(sd, [job.prompt for job in batch], seeds=seeds, **settings)
-            for job, picture in zip(batch, drawn, strict=True):
-                save_image(picture, job.file)
-            append_index(out, batch)
+            seeds = [job.settings.seed for job in batch]
+            drawn = text_to_image(sd, [job.settings.prompt for job in batch], seeds=seeds, **settings)
+            with _writing(out):
+                for job, picture in zip(batch, drawn, strict=True):
+                    save_image(picture, job.file)
+                append_index(out, batch)
             bar.update(len(batch))
     processes.wait_for_everyone()
     if processes.is_main_process:
-        write_index(out, jobs)
+        write_index(out)
         print(f"{len(jobs)} pictures are in {out}; {INDEX} lists their settings.")
     return 0
 
 
 def read_prompts(file: str | os.PathLike) -> list[str]:
-    """The lines of a text file; empty ones are passed over."""
+    """The lines of a text file, or the prompts of a .csv or .jsonl; empty ones are passed over."""
+    kind = Path(file).suffix.lower()
     try:
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+        text = Path(file).read_text(encoding="utf-8-sig")
+        if kind == ".csv":
+            lines = [row["prompt"] or "" for row in csv.DictReader(io.StringIO(text))]
+        elif kind == ".jsonl":
+            lines = [json.loads(line)["prompt"] for line in text.split("\n") if line.strip()]
+        else:
+            lines = text.split("\n")  # splitlines() would cut at signs that are part of a prompt
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not a text file in UTF-8; save it as one, with a prompt a line.") from error
-    prompts = [line.strip() for line in lines if line.strip()]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{file} must have a "prompt" in every row; or save it as .txt, a prompt a line.') from error
+    prompts = [line.strip() for line in lines if str(line).strip()]
     if not prompts:
         raise ValueError(f"{file} holds no prompts; write one a line.")
     return prompts
 
 
-def plan(prompts: Sequence[str], out: Path, pictures: int, seed: int) -> list[Job]:
-    """Every picture of a run, in order."""
+def plan(prompts: Sequence[str], out: Path, pictures: int, seed: int, settings: dict) -> list[Job]:
+    """Every picture of a run, in order; settings that do not hold are an error here."""
     return [
-        Job(out / f"{n:05d}-{k}.png", prompt, seed + k) for n, prompt in enumerate(prompts) for k in range(pictures)
+        Job(out / f"{n:05d}-{k}.png", Settings(prompt, seed=seed + k, **settings))
+        for n, prompt in enumerate(prompts)
+        for k in range(pictures)
     ]
 
 
-def is_finished(job: Job, settings: dict) -> bool:
+def is_finished(job: Job, sd: StableDiffusion) -> bool:
     """Whether that very picture is there; raises ValueError if another one is in its place."""
     if not job.file.exists():
         return False
@@ -120,37 +142,51 @@ def is_finished(job: Job, settings: dict) -> bool:
         raise ValueError(
             f"{job.file} is not a picture of this run ({error}); move it away or choose another --out."
         ) from None
-    wanted = {"prompt": job.prompt, "seed": job.seed, **{k: v for k, v in settings.items() if v is not None}}
-    other = [name for name, value in wanted.items() if found.get(name) != value]
-    if other:
-        name = other[0]
+    wanted = job.settings.by(sd)
+    name = wanted.difference(found)
+    if name:
         raise ValueError(
-            f"{job.file} was drawn with another {name} ({found.get(name)!r}, not {wanted[name]!r}); "
+            f"{job.file} was drawn with another {name} ({found.get(name)!r}, not {wanted.written()[name]!r}); "
             f"choose another --out, or the settings it was drawn with."
         )
     return True
 
 
-def write_index(out: Path, jobs: Sequence[Job]) -> None:
-    """The index of all finished pictures, complete and in order, in place of what an interrupted run left."""
-    partial = out / f"{INDEX}.part"
-    partial.write_bytes(b"".join(_line(job) for job in jobs if job.file.exists()))
-    partial.replace(out / INDEX)
+def write_index(out: Path) -> None:
+    """The index of all pictures in the folder, complete and in order, in place of what an interrupted run left."""
+    numbered = [(NAME.fullmatch(file.name), file) for file in out.iterdir()]
+    numbered = sorted((int(name[1]), int(name[2]), file) for name, file in numbered if name)
+    partial = out / f"{INDEX}.{os.getpid()}.part"
+    with _writing(out):
+        partial.write_bytes(b"".join(_line(file) for *_, file in numbered))
+        partial.replace(out / INDEX)
 
 
 def append_index(out: Path, jobs: Sequence[Job]) -> None:
     """Add finished pictures while a run goes on; one write, so that processes do not cut each other's lines."""
     with open(out / INDEX, "ab", buffering=0) as index:
-        index.write(b"".join(_line(job) for job in jobs))
+        index.write(b"".join(_line(job.file) for job in jobs))
 
 
-def _line(job: Job) -> bytes:
-    settings = {"file": job.file.name, **read_settings(job.file)}
+@contextmanager
+def _writing(out: Path):
+    """A cure beside what the system reports of a full disk, a read-only folder, a file in a folder's place."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"Cannot write into the folder {out} ({error.strerror or error}); make room, or choose another --out. "
+            f"What is drawn is kept, and the same command goes on from there."
+        ) from error
+
+
+def _line(file: Path) -> bytes:
+    settings = {"file": file.name, **read_settings(file)}
     return json.dumps(settings, ensure_ascii=False).encode() + b"\n"
 
 
 def _processes(model: dict | StableDiffusion | None) -> PartialState:
-    """This process among those that were launched together; accelerate must be told that they meet on the CPU."""
+    """This process among those that were launched together; accelerate must know that they meet on the CPU."""
     asked = str(model.device if isinstance(model, StableDiffusion) else (model or {}).get("device"))
     # Ten minutes are allowed otherwise: too few for the others' download, or for the slowest one's last pictures.
     return PartialState(cpu=asked == "cpu" or not torch.cuda.is_available(), timeout=timedelta(days=7))

@@ -25,10 +25,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from . import autoencoder, guidance, samplers
-from .autoencoder import Generators, Picture, draw_noise, to_images
+from . import autoencoder, guidance, pictures, samplers
+from .autoencoder import Generators, draw_noise
 from .batch import Batch, Prompt, Settings, each, plain
-from .model import StableDiffusion
+from .model import StableDiffusion, check_model
+from .pictures import Picture, to_images
 from .samplers import Plan, Prediction
 from .schedule import CLEAN, Level, number, whole_number
 from .text import encode_prompt
@@ -235,7 +236,7 @@ def image_to_image(
     _check_model(sd, asked)
     if asked.image_latents is not None:
         raise TypeError("image_to_image works out image_latents from the image; leave them out, or call denoise.")
-    images = [_fitted(sd, picture, asked.height, asked.width) for picture in autoencoder.as_list(image)]
+    images = [_fitted(sd, picture, asked.height, asked.width) for picture in pictures.as_list(image)]
     batch = Batch(asked, pictures=images)
     taken = start_step < asked.num_inference_steps
     _plan(sd, asked if taken else replace(asked, start_step=0))  # a run of no steps is checked like any other
@@ -288,8 +289,8 @@ def inpaint(
     original, hole = _with_mask(sd, image, mask, asked.height, asked.width)
     batch = Batch(asked)
     n, (_, h, w) = batch.size, sd.latent_shape(original.height, original.width)
-    picture = autoencoder.to_tensor(original).expand(n, -1, -1, -1)
-    hole_pixels = autoencoder.to_tensor(hole)[:, :1].gt(0).float()
+    picture = pictures.to_tensor(original).expand(n, -1, -1, -1)
+    hole_pixels = pictures.to_tensor(hole)[:, :1].gt(0).float()
     hole_latents = torch.nn.functional.interpolate(hole_pixels, size=(h, w))
     shows_mask = sd.unet.config.in_channels > sd.latent_channels
     # The draws come in the diffusers pipeline's order, or stochastic samplers would go on with other numbers.
@@ -435,8 +436,8 @@ def _first_step(n: int, strength: float | None, start_step: int | None, default:
 def _fitted(sd: StableDiffusion, picture: Picture, height: int | None, width: int | None) -> Image.Image:
     if height or width:
         _size(sd, height, width)  # before any pixel is made
-        picture = autoencoder.fit(picture, width or sd.width, height or sd.height)
-    picture = autoencoder.open_image(picture)
+        picture = pictures.fit(picture, width or sd.width, height or sd.height)
+    picture = pictures.open_image(picture)
     try:
         sd.latent_shape(picture.height, picture.width)
     except ValueError as error:
@@ -446,7 +447,7 @@ def _fitted(sd: StableDiffusion, picture: Picture, height: int | None, width: in
 
 def _with_mask(sd, image: Picture, mask: Picture, height, width) -> tuple[Image.Image, Image.Image]:
     """The picture, and the mask as 0 and 255 only at the same size."""
-    image, mask = autoencoder.open_image(image), autoencoder.open_image(mask)
+    image, mask = pictures.open_image(image), pictures.open_image(mask)
     if image.size != mask.size:
         raise ValueError(
             f"The mask has {mask.width}x{mask.height} pixels and the picture {image.width}x{image.height}; "
@@ -460,8 +461,7 @@ def _with_mask(sd, image: Picture, mask: Picture, height, width) -> tuple[Image.
 
 
 def _check_model(sd: object, asked: Settings) -> None:
-    if not isinstance(sd, StableDiffusion):
-        raise TypeError(f"The model comes first, as sdlearn.load() gives it, not {type(sd).__name__}: {sd!r:.80}.")
+    check_model(sd)
     if asked.model not in (None, sd.name):
         found = f"These settings are of a picture by {asked.model!r}; {sd.name!r} draws another one from them."
         warnings.warn(found, stacklevel=3)

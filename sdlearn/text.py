@@ -8,6 +8,7 @@ never silent.
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Sequence
@@ -67,14 +68,30 @@ def encode_embeddings(sd: StableDiffusion, embeddings: Tensor) -> Tensor:
 
     This is where token surgery starts: mix, swap or move rows, and see what the picture does.
     """
-    # The encoder takes ids only. A hook on its first layer keeps the library's own causal mask and final norm.
-    first = _transformer(sd).embeddings
-    handle = first.register_forward_hook(lambda module, args, output: embeddings.to(output))
-    try:
-        ids = torch.full(embeddings.shape[:2], sd.tokenizer.eos_token_id, device=first.token_embedding.weight.device)
-        return sd.text_encoder(ids).last_hidden_state
-    finally:
-        handle.remove()
+    table = sd.text_encoder.get_input_embeddings().weight
+    ids = torch.full(embeddings.shape[:2], sd.tokenizer.eos_token_id, device=table.device)
+    return _with_rows(sd.text_encoder, embeddings.to(table))(ids).last_hidden_state
+
+
+class _Rows(torch.nn.Module):
+    """Stands where the encoder looks ids up in its tables, and has the sums already."""
+
+    def __init__(self, rows: Tensor):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, *_, **__) -> Tensor:
+        return self.rows
+
+
+def _with_rows(encoder: torch.nn.Module, rows: Tensor) -> torch.nn.Module:
+    # The encoder takes ids only. So another one is made of its very layers, with the library's own causal mask and
+    # final norm, and the one that other threads may be using stays as it is.
+    twin = copy.copy(encoder)
+    outer = "text_model" in encoder._modules  # transformers before 5.6
+    layer = {"text_model": _with_rows(encoder.text_model, rows)} if outer else {"embeddings": _Rows(rows)}
+    twin._modules = encoder._modules | layer
+    return twin
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from PIL import Image
 import sdlearn
 from sdlearn import autoencoder, sampling
 from sdlearn.batch import CHECKS, Batch, Settings
+from sdlearn.pictures import SETTINGS_KEY
 from sdlearn.samplers import SAMPLERS
 from sdlearn.schedule import SPACINGS
 
@@ -67,7 +68,7 @@ def test_numbers_of_other_libraries_are_written_as_numbers(random_sd, wrap):
 
 def test_settings_of_older_pictures_still_draw(random_sd):
     image = sdlearn.text_to_image(random_sd, "a fox", seed=5, **FAST)
-    image.info[autoencoder.SETTINGS_KEY] = json.dumps(
+    image.info[SETTINGS_KEY] = json.dumps(
         {"num_inference_steps": 2, "guidance_scale": 3.0, "sampler": "ddim", "prompt": "a fox", "negative_prompt": "",
          "seed": 5, "model": random_sd.name, "width": 64, "height": 64}
     )  # fmt: skip

@@ -22,6 +22,7 @@ from reference import generators, pipeline, relative_error
 import sdlearn
 from sdlearn import autoencoder, guidance, text
 from sdlearn.autoencoder import draw_noise
+from sdlearn.pictures import fit, to_images
 from sdlearn.samplers import SAMPLERS
 from sdlearn.schedule import SPACINGS
 
@@ -329,7 +330,7 @@ def test_strength_0_is_the_round_trip_and_takes_no_step(random_sd, calls):
     ours = sdlearn.image_to_image(random_sd, image, "a fox", strength=0.0, seed=5)
     assert calls == []
     x0 = autoencoder.encode(random_sd, image, generators(5))
-    assert ours.tobytes() == autoencoder.to_images(autoencoder.decode(random_sd, x0))[0].tobytes()
+    assert ours.tobytes() == to_images(autoencoder.decode(random_sd, x0))[0].tobytes()
 
 
 def test_start_step_and_strength_are_one_choice(random_sd, calls):
@@ -365,8 +366,8 @@ def test_the_picture_is_noised_to_the_level_of_the_first_step_taken(random_sd):
 def test_unmasked_pixels_come_back_bit_for_bit(random_sd, size):
     image, hole = picture(random_sd), mask(random_sd)
     options = {"seeds": [5, 6], **FAST, **size}
-    kept = np.asarray(autoencoder.fit(image, 80, 48) if size else image)
-    white = np.asarray(autoencoder.fit(hole, 80, 48) if size else hole.convert("RGB"))[..., 0] >= 128
+    kept = np.asarray(fit(image, 80, 48) if size else image)
+    white = np.asarray(fit(hole, 80, 48) if size else hole.convert("RGB"))[..., 0] >= 128
     for drawn in sdlearn.inpaint(random_sd, image, hole, "a fox", **options):
         assert np.array_equal(np.asarray(drawn)[~white], kept[~white])
         assert (np.asarray(drawn)[white] != kept[white]).any()

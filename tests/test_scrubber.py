@@ -170,3 +170,24 @@ def test_bad_input_gets_one_clear_sentence(said):
     with pytest.raises(ValueError, match=said) as error:
         BAD[said]()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(4000, 10), (16390, 4), (4, 16390)])
+def test_pictures_of_any_shape_can_be_scrubbed(size):
+    frames = [Image.new("RGB", size, colour) for colour in ("red", "blue")]
+    assert data_of(scrub(frames))["width"] == size[0]
+
+
+def test_paths_are_pictures_too_and_one_picture_is_no_sequence(tmp_path):
+    files = []
+    for k, frame in enumerate(FRAMES):
+        files.append(tmp_path / f"{k}.png")
+        figures.picture(frame).save(files[-1])
+    read = scrub([files[0], str(files[1])])
+    assert read.frames[1][0].tobytes() == figures.picture(FRAMES[1]).tobytes()
+    for one in (files[0], str(files[0]), figures.picture(FRAMES[0])):
+        with pytest.raises(TypeError, match="sequence of pictures"):
+            scrub(one)
+    assert len(figures.grid(str(files[0])).axes) == 1
+    with pytest.raises(FileNotFoundError, match="no picture at"):
+        figures.grid(tmp_path / "missing.png")

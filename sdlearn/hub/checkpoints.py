@@ -153,21 +153,31 @@ def load(
     """
     import torch
 
-    name = name or os.environ.get("SDLEARN_MODEL") or DEFAULT
-    device = pick_device(device)
-    dtype = pick_dtype(dtype) if dtype else torch.float16 if device.type == "cuda" else torch.float32
+    name = name or chosen()
+    device, dtype = place(device, dtype)
     sd = _read_folder(find(name, half=dtype != torch.float32), _short_name(name), device, dtype, low_memory)
     if low_memory:
         spare_memory(sd, device)
     return sd
 
 
+def chosen() -> str:
+    """The name of the model that `load()` loads."""
+    return os.environ.get("SDLEARN_MODEL") or DEFAULT
+
+
 def find(name: str | os.PathLike, half: bool = False) -> Path:
     """The local folder of a model; downloads it first (half: in half precision) where that is needed."""
+    home = locate(name)
+    return home if isinstance(home, Path) else _fetch(home, str(name), half)
+
+
+def locate(name: str | os.PathLike) -> Path | tuple[str, ...]:
+    """The folder of a model, or its ids on the hub; asks no network."""
     if str(name) == DEFAULT:
         return model_path()
     if str(name) in CHECKPOINTS:
-        return _fetch(CHECKPOINTS[str(name)].ids, str(name), half)
+        return CHECKPOINTS[str(name)].ids
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -177,7 +187,7 @@ def find(name: str | os.PathLike, half: bool = False) -> Path:
             f"StableDiffusionPipeline.from_single_file(...).save_pretrained(folder)."
         )
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
-        return _fetch((str(name),), str(name), half)
+        return (str(name),)
     known = ", ".join([DEFAULT, *CHECKPOINTS])
     raise ValueError(
         f"There is no model {str(name)!r}: it is none of {known}, no folder on this machine "
@@ -229,6 +239,9 @@ def _read_folder(
         parts[part] = module if low_memory and part == "unet" else module.to(device)
     with weights.damage_told(folder / "tokenizer"):
         tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        # A file without this number means "no limit" to transformers; the text encoder has one.
+        positions = parts["text_encoder"].config.max_position_embeddings
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     schedule = NoiseSchedule.from_config(weights.read_json(folder / "scheduler" / "scheduler_config.json"))
     return StableDiffusion(tokenizer, schedule=schedule, name=name, path=folder, **parts)
 
@@ -236,38 +249,33 @@ def _read_folder(
 def spare_memory(sd: StableDiffusion, device: torch.device) -> None:
     """What `low_memory` means, for a model whose UNet still lies in main memory."""
     if device.type != "cpu":
-        offload(sd.unet, device)
+        import accelerate
+
+        accelerate.cpu_offload(sd.unet, device)
     sd.vae.enable_slicing()
     sd.vae.enable_tiling()
 
 
-def offload(module: torch.nn.Module, device: torch.device) -> None:
-    """Keep a module's weights in main memory and bring each layer's to `device` only while it computes."""
-    import accelerate
+def place(device: str | None, dtype: str | torch.dtype | None) -> tuple[torch.device, torch.dtype]:
+    """Where to compute and in which number format, chosen where nobody asked; ValueError for what does not exist."""
+    import torch
 
-    accelerate.cpu_offload(module, device)
+    device = pick_device(device)
+    known = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.bfloat16)}
+    key = str(dtype or ("float16" if device.type == "cuda" else "float32")).removeprefix("torch.")
+    if key not in known:
+        raise ValueError(f"Unknown dtype {key!r}; choose one of {', '.join(known)}.")
+    return device, known[key]
 
 
 def pick_device(device: str | None) -> torch.device:
     import torch
 
     if device is None:
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"There is no usable device {str(device)!r} here; leave it out to take the best.") from error
     return device
-
-
-def pick_dtype(name: str | torch.dtype) -> torch.dtype:
-    import torch
-
-    known = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.bfloat16)}
-    key = str(name).removeprefix("torch.")
-    if key not in known:
-        raise ValueError(f"Unknown dtype {key!r}; choose one of {', '.join(known)}.")
-    return known[key]

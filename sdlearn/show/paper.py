@@ -15,7 +15,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from ..pictures import open_image
+from .. import pictures
 
 BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000",
@@ -82,14 +82,14 @@ class Picture(Figure):
 
 def picture(image) -> Image.Image:
     """A picture of any accepted kind as an upright RGB PIL image."""
-    if isinstance(image, Image.Image):
-        return open_image(image)
+    if isinstance(image, pictures.Picture):
+        return pictures.open_image(image)
     return Image.fromarray(np.uint8(np.clip(unit(image), 0, 1) * 255 + 0.5))
 
 
 def unit(image) -> np.ndarray:
     """A picture as floats (H, W, 3), black 0 and white 1; tensors keep values beyond that range."""
-    if isinstance(image, Image.Image):
+    if isinstance(image, pictures.Picture):
         return np.asarray(picture(image), dtype=float) / 255
     x = numbers(image, "picture")
     whole = str(image.dtype).endswith("uint8") if hasattr(image, "dtype") else False
@@ -98,7 +98,7 @@ def unit(image) -> np.ndarray:
     if not whole and x.ndim == 3 and x.shape[0] == 3:
         return x.transpose(1, 2, 0) / 2 + 0.5
     raise ValueError(
-        "A picture is a PIL image, a float tensor (3, H, W) in [-1, 1] or a uint8 array (H, W, 3), "
+        "A picture is a PIL image, the path of one, a float tensor (3, H, W) in [-1, 1] or a uint8 array (H, W, 3), "
         f"not {'whole' if whole else 'real'} numbers of shape {x.shape}."
     )
 

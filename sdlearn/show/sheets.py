@@ -94,7 +94,9 @@ def latent_channels(latents, *, image=None, captions=None, title=None) -> Figure
     rows = [[_coloured(channel, SIGNED, -top, top) for channel in one] for one in x]
     names = [f"channel {c}" for c in range(x.shape[1])]
     if image is not None:
-        images = [image] if isinstance(image, Image.Image) or (len(x) == 1 and np.ndim(image) == 3) else list(image)
+        images = (
+            [image] if isinstance(image, pictures.Picture) or (len(x) == 1 and np.ndim(image) == 3) else list(image)
+        )
         paper.same_number(images, len(rows), "images", "latents")
         rows = [[picture(i), *row] for i, row in zip(images, rows, strict=True)]
         names = ["picture", *names]
@@ -129,7 +131,7 @@ def guidance(uncond, cond, guidance_scale: float, *, title=None) -> Figure:
 
 
 def _rows(images, columns) -> list[list[Image.Image]]:
-    if isinstance(images, Image.Image) or (hasattr(images, "shape") and np.ndim(images) == 3):
+    if isinstance(images, pictures.Picture) or (hasattr(images, "shape") and np.ndim(images) == 3):
         images = [images]
     images = list(images)
     if not images:

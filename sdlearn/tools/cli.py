@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         print(f"sdlearn: {error}", file=sys.stderr)
     except RuntimeError as error:
-        if "out of memory" not in str(error):
+        if "out of memory" not in str(error) and "allocate memory" not in str(error):
             raise
         print(
             "sdlearn: the device ran out of memory; take a smaller --batch-size or --height and --width, "

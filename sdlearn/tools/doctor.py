@@ -39,7 +39,7 @@ class Finding:
 def examine() -> int:
     """Print every finding as it is made; returns 1 if the lessons cannot run here, else 0."""
     ill = False
-    for check in (python, packages, device, memory, disk, shipped_model, jupyter, hub):
+    for check in (python, packages, device, memory, disk, shipped_model, chosen_model, jupyter, hub):
         for finding in check():
             print(finding, flush=True)
             ill |= finding.essential and not finding.ok
@@ -134,6 +134,25 @@ def shipped_model() -> Iterator[Finding]:
     right = blue > red and np.asarray(picture).std() > 10
     said += "" if right else ", but not what was asked for"
     yield Finding("Shipped model", right, said, "install sdlearn again.")
+
+
+def chosen_model() -> Iterator[Finding]:
+    """Another model that SDLEARN_MODEL names for the lessons; it is looked for, neither downloaded nor drawn with."""
+    from ..hub import checkpoints, download, weights
+
+    name = checkpoints.chosen()
+    if name == checkpoints.DEFAULT:
+        return
+    cure = "set SDLEARN_MODEL to a model that is here, or unset it for the shipped one."
+    try:
+        home = checkpoints.locate(name)
+        if isinstance(home, Path):
+            weights.check(home)
+        here = isinstance(home, Path) or any(map(download.cached, home))
+    except (OSError, ValueError) as error:
+        yield Finding("SDLEARN_MODEL", False, weights.first_line(error), cure)
+        return
+    yield Finding("SDLEARN_MODEL", here, name if here else f"{name} is not on this machine yet", cure)
 
 
 def jupyter() -> Iterator[Finding]:

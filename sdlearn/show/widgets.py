@@ -5,9 +5,9 @@
     widgets.token_explorer(sd)
     widgets.img2img_explorer(sd, image)
 
-An explorer is a generator of `Frame`s and a few ipywidgets (7.7 or 8) whose values are its arguments. A thread runs it:
-a change is taken up after a short pause, and work that a newer change has made stale stops at its next frame, so there
-is never a queue. What goes wrong stands in place of the picture.
+An explorer is a generator of `Frame`s and a few ipywidgets (7.7 or 8) whose values are its arguments. A thread runs it
+a short pause after a change; where a newer change has made it stale it never starts, or stops at its next frame, so
+there is no queue. What goes wrong stands in place of the picture.
 """
 
 from __future__ import annotations
@@ -88,35 +88,22 @@ class Explorer:
         side_by_side = {"display": "flex", "flex_flow": "row wrap", "grid_gap": "16px"}
         self.box = ipywidgets.Box([panel, view], layout=side_by_side)
         self.box.add_class(self.id)
-        self._lock = threading.Lock()
-        self._wishes = 0  # counts the changes; a run serves the newest
-        self._changed = 0.0
-        self._thread = None
+        self._lock = threading.Lock()  # one run at a time
+        self._thread = None  # of the newest wish
 
     def redraw(self) -> None:
         """Ask for a picture of the controls' present values; returns at once."""
-        with self._lock:
-            self._wishes += 1
-            self._changed = time.monotonic()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, daemon=True)
-                self._thread.start()
+        self._thread = threading.Timer(PAUSE, self._serve)
+        self._thread.daemon = True
+        self._thread.start()
 
     def _serve(self) -> None:
-        served = 0
-        while True:
-            with self._lock:
-                if served == self._wishes:
-                    self._thread = None
-                    return
-                wait = self._changed + PAUSE - time.monotonic()
-                wish = self._wishes
-            if wait > 0:
-                time.sleep(wait)
-                continue
-            served = wish
+        wish = threading.current_thread()
+        with self._lock:
+            if wish is not self._thread:  # there was a change in the meantime
+                return
             try:
-                self._run(lambda wish=wish: wish == self._wishes)
+                self._run(lambda: wish is self._thread)
             except Exception as error:  # whatever it is, the reader must see it here: a thread has no cell to fail in
                 self._say(f"{type(error).__name__}: {error}", alarm=True)
 

@@ -85,10 +85,14 @@ def execute(chosen: list[Path] | None = None) -> list[Path]:
     stale = [str(n) for n in chosen if not is_fresh(n)]
     if stale:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *stale]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
-        if run.returncode:
-            raise RuntimeError(f"A notebook failed:\n{run.stdout}{run.stderr}")
+        _call(command, "A notebook failed")
     return [executed_copy(n) for n in chosen]
+
+
+def _call(command: list[str], failure: str) -> None:
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
+    if run.returncode:
+        raise RuntimeError(f"{failure}:\n{run.stdout}{run.stderr}")
 
 
 def seconds(executed: Path) -> float | None:
@@ -122,9 +126,7 @@ def build() -> Path:
         shutil.rmtree(SITE, ignore_errors=True)
         command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
         command += ["--path-output", str(ROOT), "--config", str(ROOT / "book.yml"), "-W", "--keep-going", "--quiet"]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
-        if run.returncode:
-            raise RuntimeError(f"The book was not built:\n{run.stdout}{run.stderr}")
+        _call(command, "The book was not built")
     return SITE / "index.html"
 
 

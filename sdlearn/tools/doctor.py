@@ -82,13 +82,9 @@ def device() -> Iterator[Finding]:
     # A GPU that torch does not see is the most common disappointment.
     unused = best.type == "cpu" and shutil.which("nvidia-smi") is not None
     if unused and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0:
-        yield Finding(
-            "Device",
-            False,
-            f"an NVIDIA GPU that torch {torch.__version__} cannot use; the CPU is used instead",
-            "install torch with CUDA, https://pytorch.org/get-started; if it has it, update the GPU's driver.",
-            essential=False,
-        )
+        said = f"an NVIDIA GPU that torch {torch.__version__} cannot use; the CPU is used instead"
+        cure = "install torch with CUDA, https://pytorch.org/get-started; if it has it, update the GPU's driver."
+        yield Finding("Device", False, said, cure, essential=False)
         return
     cpu = f"CPU, {os.cpu_count()} cores, torch takes {torch.get_num_threads()}"
     yield Finding("Device", True, "Apple GPU (mps)" if best.type == "mps" else cpu)

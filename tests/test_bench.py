@@ -99,7 +99,7 @@ def test_random_weights_are_made_as_the_models_options_say(emoji, monkeypatch):
     asked = {}
     monkeypatch.setattr(bench, "random_model", lambda **options: asked.update(options) or emoji)
     model = {"name": "sd-1.4", "device": "cpu", "dtype": None, "low_memory": True}
-    bench.bench(model=model, random_weights=True, repeats=1, num_inference_steps=1)
+    bench.bench(model=model, random_weights=True, repeats=1, num_inference_steps=2)
     assert asked == model
 
 

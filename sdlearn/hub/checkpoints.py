@@ -126,10 +126,7 @@ def load(
         (accelerate's sequential offload), several times slower; the autoencoder decodes one picture at a time, and
         pictures larger than it was trained on in tiles. On the CPU only the latter two apply.
 
-    Memory in float16, counted from the sizes of weights and activations, besides some 0.5 GiB for CUDA itself: 2.9 GiB
-    for a 512x512 picture of Stable Diffusion 1.x and 0.75 more for each further one in the batch; 4.2 GiB for a 768x768
-    picture of 2.1 and 1.7 more for each further one; with low_memory 1.5 and 2.8. So a GPU with 4 GB needs low_memory,
-    one with 8 GB draws four 512x512 pictures at once, one with 16 GB twelve.
+    A GPU with 4 GB needs low_memory; in float16 one with 8 GB draws four 512x512 pictures at once, one with 16 twelve.
 
     Raises ValueError for a name, device or dtype that does not exist and OSError for a checkpoint that cannot be had or
     is damaged; both say what to do.

@@ -33,13 +33,11 @@ __all__ += ["noise_schedule", "number_line", "psnr", "strip", "tokens"]
 
 @paper.house_style
 def matrix(
-    values, *, mask=None, row_labels=None, column_labels=None, xlabel=None, ylabel=None, title=None, label=None,
-    numbers=None,
-) -> Figure:  # fmt: skip
+    values, *, mask=None, row_labels=None, column_labels=None, xlabel=None, ylabel=None, title=None, label=None
+) -> Figure:
     """A matrix as a heat map: similarities, a Gram matrix, a mask. Signed values get a scale with white zero.
 
     values: (rows, columns). mask: (rows, columns), true where a cell stays empty. label: what the colour means.
-    numbers: whether to print the values; None: if there is room.
     """
     m = paper.numbers(values, "matrix")
     if m.ndim != 2:
@@ -68,10 +66,6 @@ def matrix(
         ax.tick_params(axis="x", labelrotation=45)
         for tick in ax.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
-    if numbers or (numbers is None and max(m.shape) <= 9):
-        for (r, c), value in np.ma.ndenumerate(m):  # without the empty cells
-            tone = "white" if np.dot(shown.cmap(norm(value))[:3], (0.3, 0.59, 0.11)) < 0.5 else "black"
-            ax.text(c, r, paper.signed(value, ".2f"), ha="center", va="center", fontsize=10, color=tone)
     fig.colorbar(shown, ax=ax, label=label, shrink=0.9)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return paper.titled(fig, title, f"heat map of {m.shape[0]} × {m.shape[1]} values")
@@ -81,7 +75,7 @@ def matrix(
 def curves(lines: Mapping, *, xlabel, ylabel, title=None, log: str = "", slope: bool = False, reference=None) -> Figure:
     """Measured curves with their names beside them.
 
-    lines: name -> (x, y), or (x, y, error) with error bars, or y alone. log: "", "x", "y" or "xy".
+    lines: name -> (x, y), or y alone. log: "", "x", "y" or "xy".
     slope: print each curve's slope on log-log axes, fitted by least squares: the measured order of a solver.
     reference: (height, name) of a horizontal line to compare with.
     """
@@ -90,7 +84,7 @@ def curves(lines: Mapping, *, xlabel, ylabel, title=None, log: str = "", slope: 
     ends, places = [], []
     for k, (name, data) in enumerate(lines.items()):
         data = data if isinstance(data, tuple) else (range(len(data)), data)
-        x, y, *error = (paper.numbers(d, f"curve {name!r}").ravel() for d in data)
+        x, y = (paper.numbers(d, f"curve {name!r}").ravel() for d in data)
         paper.same_number(x, len(y), f"x values of {name!r}", "y values")
         for axis, v in zip("xy", (x, y), strict=True):
             if axis in log and (v <= 0).any():
@@ -98,7 +92,7 @@ def curves(lines: Mapping, *, xlabel, ylabel, title=None, log: str = "", slope: 
         if slope:
             name = f"{name} (slope {paper.signed(np.polyfit(np.log(x), np.log(y), 1)[0], '.2f')})"
         colour, marker = COLOURS[k % len(COLOURS)], "osD^vPX"[k % len(COLOURS)]
-        ax.errorbar(x, y, *error, color=colour, marker=marker if len(x) <= 40 else "", markersize=5, capsize=3)
+        ax.plot(x, y, color=colour, marker=marker if len(x) <= 40 else "", markersize=5)
         ends.append((y[np.argmax(x)], str(name), colour))
         places.append(x)
     ticks = np.unique(np.concatenate(places))

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..pictures import Picture, contact_sheet
-from . import paper, sheets
+from . import paper
 
 SMALL = 128  # pictures up to this many pixels wide are enlarged crisply, by whole factors
 WEBP = 16383  # pixels: the longest side that the format knows
@@ -51,17 +51,13 @@ class Scrubber:
         page = f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{self.html}</main></body></html>\n'
         Path(path).write_text(page, encoding="utf-8")
 
-    def strip(self) -> Figure:
-        """The frames as a still picture, first to last."""
-        columns = list(zip(*self.frames, strict=True))
-        names = self.names or ([""] if len(columns) == 1 else range(1, len(columns) + 1))
-        return sheets.strip(dict(zip(names, columns, strict=True)), self.labels)
-
     def _repr_html_(self) -> str:
         return self.html
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        still = base64.b64encode(self.strip().png()).decode()
+        file = io.BytesIO()
+        _side_by_side(self.frames).save(file, "png")
+        still = base64.b64encode(file.getvalue()).decode()
         return {"text/html": self.html, "image/png": still, "text/plain": self.alt}
 
 

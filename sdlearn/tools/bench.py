@@ -6,7 +6,7 @@ machine that slows down slows both down, and the ratio is the median over rounds
 
 from __future__ import annotations
 
-import inspect
+import copy
 import platform
 import statistics
 import time
@@ -93,17 +93,14 @@ def bench(
     compiled: bool = False,
     repeats: int = 7,
     batch_size: int = 1,
-    num_inference_steps: int = 25,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
     negative_prompt: str = "",
-    height: int | None = None,
-    width: int | None = None,
+    **settings,
 ) -> Report:
     """Time text_to_image against StableDiffusionPipeline with the same weights, steps and scheduler.
 
     model: a loaded model, or the arguments of `load`, or with random_weights of `random_model`.
     fast, compiled: time the fast path as well, without and with torch.compile.
+    settings: further arguments of `text_to_image`.
     Raises ValueError for fewer than one repeat or picture.
     """
     if repeats < 1 or batch_size < 1:
@@ -118,9 +115,8 @@ def bench(
         models |= {"fast": optimize(sd)} if fast else {}
         models |= {"compiled": optimize(sd, compile=True)} if compiled else {}
     prompts, negatives, seeds = [PROMPT] * batch_size, [negative_prompt] * batch_size, range(batch_size)
-    settings = Settings(prompts, negatives, None, seeds, num_inference_steps, guidance_scale, sampler, height, width,
-                        progress=False)  # fmt: skip
-    pipe = pipeline(sd, sampler)
+    settings = Settings(prompts, negatives, seeds=seeds, progress=False, **settings)
+    pipe = pipeline(sd, settings.sampler)
 
     def draw_with_diffusers():
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -136,17 +132,18 @@ def bench(
     pictures, drawn = interleave(runs | {DIFFUSERS: draw_with_diffusers}, repeats, sd.device)
     loops, steps = interleave({name: loop(model) for name, model in models.items()}, repeats, sd.device)
     num_steps = steps["sdlearn"]
-    guided = 2 if guidance_scale != 1 else 1
-    size = f"{width or sd.width}x{height or sd.height}"
+    guided = 2 if settings.guidance_scale != 1 else 1
+    size = f"{settings.width or sd.width}x{settings.height or sd.height}"
+    asked = f"{num_steps} {settings.sampler.name} steps, guidance {settings.guidance_scale:g}"
     return Report(
         machine=describe_machine(sd.device),
-        work=f"{sd.name}, {str(sd.dtype).removeprefix('torch.')}, {batch_size} x {size} pixels, {num_steps} {sampler} "
-        f"steps, guidance {guidance_scale:g}; median (lowest to highest) of {repeats} interleaved runs",
+        work=f"{sd.name}, {str(sd.dtype).removeprefix('torch.')}, {batch_size} x {size} pixels, {asked}; "
+        f"median (lowest to highest) of {repeats} interleaved runs",
         num_steps=num_steps,
         pictures=pictures,
         loop=loops,
         difference=max(_difference(drawn[name], drawn[DIFFUSERS]) for name in models),
-        step_flops=unet_flops(sd, batch_size * guided, sd.latent_shape(height, width)),
+        step_flops=unet_flops(sd, batch_size * guided, sd.latent_shape(settings.height, settings.width)),
         peak_flops=matmul_flops(sd.device, sd.dtype),
     )
 
@@ -159,25 +156,14 @@ def pipeline(sd: StableDiffusion, sampler: str) -> diffusers.StableDiffusionPipe
     ours = samplers.get_sampler(sampler)
     schedule = {f.name: getattr(sd.schedule, f.name) for f in fields(sd.schedule) if f.init}
     schedule = {name: value for name, value in schedule.items() if value is not None}
-    cls = getattr(diffusers, ours.scheduler)
-    known = inspect.signature(cls).parameters
     options = {"clip_sample": False, "skip_prk_steps": True, "use_karras_sigmas": ours.karras}
-    scheduler = cls(**{name: value for name, value in (schedule | options).items() if name in known})
-    vae = sd.vae
-    if vae.dtype != sd.dtype:
-        vae = diffusers.AutoencoderKL.from_config(vae.config)
-        vae.load_state_dict(sd.vae.state_dict())
-        vae = torch.nn.Module.to(vae, sd.device, sd.dtype).eval().requires_grad_(False)
-    pipe = diffusers.StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=sd.text_encoder,
-        tokenizer=sd.tokenizer,
-        unet=sd.unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    scheduler = getattr(diffusers, ours.scheduler).from_config(
+        schedule | options
+    )  # what it does not know it passes over
+    vae = sd.vae if sd.vae.dtype == sd.dtype else torch.nn.Module.to(copy.deepcopy(sd.vae), sd.dtype)
+    parts = {"vae": vae, "text_encoder": sd.text_encoder, "tokenizer": sd.tokenizer, "unet": sd.unet}
+    none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipe = diffusers.StableDiffusionPipeline(scheduler=scheduler, **parts, **none)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -71,9 +71,8 @@ def is_fresh(notebook: Path) -> bool:
     home = Path(checkpoints.chosen()).expanduser()
     model = home.rglob("*.*") if home.is_dir() else ()  # a training may have written it anew
     read = [notebook, *Path(__file__).parents[1].rglob("*.*"), *model]
-    if not copy.is_file() or copy.stat().st_mtime < _newest(read):
-        return False
-    return seconds(copy) is not None
+    newest = max(file.stat().st_mtime for file in read if "__pycache__" not in file.parts)
+    return copy.is_file() and copy.stat().st_mtime >= newest and seconds(copy) is not None
 
 
 def execute(chosen: list[Path] | None = None) -> list[Path]:
@@ -103,10 +102,6 @@ def seconds(executed: Path) -> float | None:
         return None
     first, last = times[0]["iopub.status.busy"], times[-1]["shell.execute_reply"]
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
-
-
-def _newest(paths) -> float:
-    return max(p.stat().st_mtime for p in paths if "__pycache__" not in p.parts)
 
 
 # -- building ----------------------------------------------------------------------------------------------------------

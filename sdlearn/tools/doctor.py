@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -48,8 +49,7 @@ def examine() -> int:
 
 
 def python() -> Iterator[Finding]:
-    found = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("Python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer.")
+    yield Finding("Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer.")
 
 
 def packages() -> Iterator[Finding]:
@@ -97,11 +97,9 @@ def memory() -> Iterator[Finding]:
 
 
 def disk() -> Iterator[Finding]:
-    from huggingface_hub import constants
+    from ..hub.download import free_space
 
-    cache = Path(constants.HF_HUB_CACHE)
-    folder = next(f for f in (cache, *cache.parents) if f.exists())
-    free = shutil.disk_usage(folder).free
+    cache, free = free_space()
     said = f"{free / 1e9:.0f} GB free for checkpoints in {cache}"
     cure = f"free {DISK_NEEDED / 1e9:.0f} GB, or set HF_HOME to a folder on another disk."
     yield Finding("Disk", free >= DISK_NEEDED, said, cure, essential=False)
@@ -122,8 +120,9 @@ def shipped_model() -> Iterator[Finding]:
         start = time.perf_counter()
         picture = text_to_image(sd, "a glossy red apple on a blue background", seed=7, progress=False)
         seconds = time.perf_counter() - start
-    except (OSError, ValueError, FloatingPointError, RuntimeError) as error:
-        yield Finding("Shipped model", False, first_line(error), "install sdlearn again.")
+    except (OSError, ValueError, FloatingPointError, RuntimeError, MemoryError) as error:
+        cure = "close other programs." if isinstance(error, MemoryError) else "install sdlearn again."
+        yield Finding("Shipped model", False, first_line(error), cure)
         return
     red, _, blue = np.asarray(picture, dtype=float)[:4].mean(axis=(0, 1))  # the top rows are background
     said = f"draws a {picture.width}x{picture.height} picture in {seconds:.1f} seconds, 25 steps"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -33,20 +34,33 @@ def rescale(guided: Tensor, cond: Tensor, guidance_rescale: float) -> Tensor:
     guidance_rescale: 0 leaves it, 1 restores it fully (Lin et al. 2023, eq. 15 and 16; diffusers: rescale_noise_cfg).
     Cures over-exposure. All (B, C, h, w).
     """
+    if guidance_rescale == 0:
+        return guided
     dims = tuple(range(1, cond.ndim))
     restored = guided * (cond.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True))
     return guidance_rescale * restored + (1 - guidance_rescale) * guided
 
 
-def interval(guidance_scale: float, sigma_low: float, sigma_high: float) -> Callable[[Level], float]:
+@dataclass(frozen=True)
+class interval:
     """A guidance_scale that acts only while sigma_low < sigma <= sigma_high, and is 1 elsewhere.
 
     Guidance hurts at the highest noise and does nothing at the lowest (Kynkaanniemi et al. 2024); steps at scale 1 need
     one network call instead of two.
     """
-    if not sigma_low < sigma_high:
-        raise ValueError(f"The interval is empty: sigma_low {sigma_low} must be below sigma_high {sigma_high}.")
-    return lambda level: guidance_scale if sigma_low < level.sigma <= sigma_high else 1.0
+
+    guidance_scale: float
+    sigma_low: float
+    sigma_high: float
+
+    def __post_init__(self):
+        if not self.sigma_low < self.sigma_high:
+            raise ValueError(
+                f"sigma_low must be below sigma_high, and {self.sigma_low} is not below {self.sigma_high}."
+            )
+
+    def __call__(self, level: Level) -> float:
+        return self.guidance_scale if self.sigma_low < level.sigma <= self.sigma_high else 1.0
 
 
 def scale_at(guidance_scale: GuidanceScale, level: Level) -> float:

@@ -374,6 +374,17 @@ def test_a_run_with_every_kind_of_setting_continues(prompts, tmp_path, random_sd
     assert generate.generate(prompts, tmp_path / "out", model=random_sd, **half) == 0
 
 
+def test_a_run_whose_guidance_cannot_be_compared_does_not_go_on(prompts, tmp_path, random_sd):
+    generate.generate(
+        prompts, tmp_path / "out", model=random_sd, guidance_scale=lambda level: 3.0, num_inference_steps=2
+    )
+    with pytest.raises(
+        ValueError, match=r"00000-0\.png does not hold its guidance_scale, a function without a name, so"
+    ):
+        other = {"guidance_scale": lambda level: 4.0, "num_inference_steps": 2}
+        generate.generate(prompts, tmp_path / "out", model=random_sd, **other)
+
+
 def test_a_run_in_another_number_format_does_not_go_on(prompts, tmp_path, random_sd, random_folder):
     generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS)
     with pytest.raises(ValueError, match=r"another dtype \('float32', not 'bfloat16'\)"):

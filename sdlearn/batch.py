@@ -96,9 +96,9 @@ class Settings:
         return {"prompt": None, "negative_prompt": ""} | found
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Settings):
-            return NotImplemented
-        return self.written() == other.written() and self.difference(other.written()) is None
+        return (
+            isinstance(other, Settings) and (found := other.written()) == self.written() and not self.difference(found)
+        )
 
     __hash__ = None
 
@@ -169,10 +169,8 @@ def _written(value: object) -> object:
         return value
     if isinstance(value, tuple):
         return list(value)
-    if isinstance(value, interval):
-        return asdict(value)
-    if isinstance(value, Sampler):
-        return value.name
+    if isinstance(value, interval | Sampler):
+        return value.name if isinstance(value, Sampler) else asdict(value)
     if isinstance(value, FunctionType) and "<" not in value.__qualname__:  # neither a lambda nor a closure
         return f"{value.__module__}.{value.__qualname__}"
     return Kind(type(value).__name__)
@@ -192,12 +190,10 @@ class Batch:
         # Without a seed one is drawn and recorded, so that a lucky picture can be drawn again.
         seeds = asked.seeds or ([secrets.randbelow(2**32) for _ in range(n)] if asked.seed is None else asked.seed)
         self.seeds = each(seeds, n)
-        self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in self.seeds]
-        if generator is not None:
-            self.generators = generator
-            for g in [generator] if one else generator:
-                if not isinstance(g, torch.Generator) or g.device.type != "cpu":
-                    raise TypeError(f"generator must be torch.Generator('cpu'), or one for each picture, not {g!r}.")
+        self.generators = generator or [torch.Generator("cpu").manual_seed(seed) for seed in self.seeds]
+        for g in [generator] if one else generator:
+            if g is not None and (not isinstance(g, torch.Generator) or g.device.type != "cpu"):
+                raise TypeError(f"generator must be torch.Generator('cpu'), or one for each picture, not {g!r}.")
         texts = zip(each(asked.prompt, n), each(asked.negative_prompt, n), self.seeds, strict=True)
         self.settings = [replace(asked, prompt=p, negative_prompt=neg, seed=s, seeds=None) for p, neg, s in texts]
 

@@ -5,16 +5,15 @@ guidance goes further along it:
 
     guided = uncond + guidance_scale * (cond - uncond)
 
-Scale 1 is the plain conditional prediction, scale 0 the unconditional one (diffusers takes any scale below 1 as 1). The
-paper's own w counts from the conditional prediction: w = guidance_scale - 1. A negative prompt is nothing but another
-text in the place of "uncond".
+Scale 1 is the conditional prediction, 0 the unconditional one (diffusers takes any scale below 1 as 1); the paper's own
+w is guidance_scale - 1. A negative prompt is nothing but another text in the place of "uncond".
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor
 
@@ -43,10 +42,9 @@ def rescale(guided: Tensor, cond: Tensor, guidance_rescale: float) -> Tensor:
 
 @dataclass(frozen=True)
 class interval:
-    """A guidance_scale that acts only while sigma_low < sigma <= sigma_high, and is 1 elsewhere.
+    """A guidance_scale that acts only while sigma_low < sigma <= sigma_high, and is 1 elsewhere, at half the cost.
 
-    Guidance hurts at the highest noise and does nothing at the lowest (Kynkaanniemi et al. 2024); steps at scale 1 need
-    one network call instead of two.
+    Guidance hurts at the highest noise and does nothing at the lowest (Kynkaanniemi et al. 2024).
     """
 
     guidance_scale: float
@@ -54,10 +52,10 @@ class interval:
     sigma_high: float
 
     def __post_init__(self):
+        for f in fields(self):
+            object.__setattr__(self, f.name, float(getattr(self, f.name)))  # also of numpy's and torch's numbers
         if not self.sigma_low < self.sigma_high:
-            raise ValueError(
-                f"sigma_low must be below sigma_high, and {self.sigma_low} is not below {self.sigma_high}."
-            )
+            raise ValueError(f"sigma_low {self.sigma_low} must be below sigma_high {self.sigma_high}.")
 
     def __call__(self, level: Level) -> float:
         return self.guidance_scale if self.sigma_low < level.sigma <= self.sigma_high else 1.0

@@ -40,8 +40,8 @@ class Prediction:
         self.x0, self.eps = convert(x, output, level.signal, level.noise, prediction_type)
 
 
-# A solver: yields (x, level), is sent (x, prediction), returns the last x. The x sent back may differ from the one it
-# gave: inpainting puts the kept part of the picture in. A stochastic solver also takes eta and the fresh noise.
+# Yields (x, level), is sent (x, prediction), returns the last x. The x that it is sent may be another than it gave:
+# inpainting puts the kept part of the picture in.
 Solver = Generator[tuple[Tensor, Level], tuple[Tensor, Prediction], Tensor]
 
 
@@ -119,9 +119,9 @@ def heun(x: Tensor, levels: Sequence[Level]) -> Solver:
 
 
 def lms(x: Tensor, levels: Sequence[Level]) -> Solver:
-    """Linear multistep of order 4: integrate the polynomial through the last slopes (k-diffusion's LMS).
+    """Linear multistep of order 4: integrate the polynomial through the last slopes eps = dx/dsigma (k-diffusion).
 
-    dx/dsigma = eps. The past grows from one slope, so a run that starts in the middle starts with an Euler step.
+    The past grows from one slope, so a run that starts in the middle starts with an Euler step.
     """
     slopes: list[Tensor] = []
     nodes: list[float] = []
@@ -137,9 +137,12 @@ def lms_weights(nodes: tuple[float, ...], end: float) -> tuple[float, ...]:
     """Exact integrals from nodes[0] to end of the Lagrange polynomials on the nodes."""
     weights = []
     for node in nodes:
-        others = [other for other in nodes if other != node]
-        integral = np.polynomial.Polynomial.fromroots(others).integ()
-        weights.append(float(integral(end) - integral(nodes[0])) / math.prod(node - other for other in others))
+        basis = np.polynomial.Polynomial([1.0])
+        for other in nodes:
+            if other != node:
+                basis = basis * np.polynomial.Polynomial([-other, 1.0]) / (node - other)
+        integral = basis.integ()
+        weights.append(float(integral(end) - integral(nodes[0])))
     return tuple(weights)
 
 
@@ -213,10 +216,8 @@ class Sampler:
         levels = GRIDS[self.grid](self, schedule, num_inference_steps, spacing)
         top = levels[0]
         if schedule.prediction_type == "epsilon" and schedule.alpha_bar[round(top.timestep)] == 0:
-            raise ValueError(
-                "Noise prediction says nothing about x_0 at zero signal-to-noise ratio; such a schedule needs a "
-                "model with prediction_type='v_prediction', or spacing='leading', which does not visit that timestep."
-            )
+            cure = "take a model with prediction_type='v_prediction', or spacing='leading', which does not go there"
+            raise ValueError(f"Noise prediction says nothing about x_0 at zero signal-to-noise ratio; {cure}.")
         start_step = whole_number("start_step", start_step, 0, len(levels) - 2)
         # diffusers rounds this down to sigma_max unless the spacing is "leading"; the pictures depend on it.
         init_scale = 1.0 if self.grid != "sigmas" else top.sigma if spacing != "leading" else math.hypot(1, top.sigma)
@@ -225,8 +226,7 @@ class Sampler:
 
 def _training_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -> list[Level]:
     steps = schedule.timesteps(n, spacing)
-    end = 1.0 if sampler.ends_clean else schedule.final_alpha_bar
-    alpha_bars = [*(schedule.alpha_bar[t].item() for t in steps), end]
+    alpha_bars = [*schedule.alpha_bar[list(steps)].tolist(), 1.0 if sampler.ends_clean else schedule.final_alpha_bar]
     return [Level(float(t), math.sqrt(a), math.sqrt(1 - a)) for t, a in zip((*steps, -1), alpha_bars, strict=True)]
 
 
@@ -237,7 +237,7 @@ def _sigma_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str)
     if sampler.karras:
         sigmas = karras_sigmas(sigmas[-1], sigmas[0], n)
         steps = np.interp(np.log(sigmas), np.log(table), np.arange(len(table)))
-    return [*(Level(float(t), 1.0, float(s)) for t, s in zip(steps, sigmas, strict=True)), CLEAN]
+    return [*(Level(t, 1.0, s) for t, s in zip(steps.tolist(), sigmas.tolist(), strict=True)), CLEAN]
 
 
 def _dpm_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -> list[Level]:
@@ -246,15 +246,14 @@ def _dpm_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -
         sigmas = karras_sigmas(table[0], table[-1], n)
         steps = np.interp(np.log(sigmas), np.log(table), np.arange(len(table))).round()
     else:
-        # DPM-Solver spaces n + 1 points and leaves the last one out; "trailing" is everybody's.
-        if n == schedule.num_train_timesteps and spacing != "trailing":
+        points = n if spacing == "trailing" else n + 1  # DPM-Solver leaves the last one out
+        if points > len(table):
             raise ValueError(f"The dpm++ samplers take at most {n - 1} steps with {spacing} spacing; take fewer.")
-        steps = schedule.spaced(n, spacing) if spacing == "trailing" else schedule.spaced(n + 1, spacing)[:n]
-        steps = np.array(steps).round()
+        steps = np.array(schedule.spaced(points, spacing)[:n]).round()
         sigmas = table[steps.astype(int)]
     signals = 1 / np.sqrt(1 + sigmas**2)
-    levels = [Level(float(t), float(a), float(a * s)) for t, a, s in zip(steps, signals, sigmas, strict=True)]
-    return [*levels, CLEAN]
+    visited = zip(steps.tolist(), signals.tolist(), (signals * sigmas).tolist(), strict=True)
+    return [*(Level(*level) for level in visited), CLEAN]
 
 
 GRIDS = {"training": _training_grid, "sigmas": _sigma_grid, "dpm": _dpm_grid}
@@ -272,25 +271,21 @@ def karras_sigmas(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) 
     return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
 
 
-SAMPLERS: dict[str, Sampler] = {
-    sampler.name: sampler
-    for sampler in (
-        Sampler("ddpm", ancestral, "training", "leading", "DDPMScheduler", eta=1.0, ends_clean=True),
-        Sampler("ddim", ancestral, "training", "leading", "DDIMScheduler"),
-        Sampler("plms", plms, "training", "leading", "PNDMScheduler"),
-        Sampler("euler", ancestral, "sigmas", "linspace", "EulerDiscreteScheduler"),
-        Sampler("euler_ancestral", ancestral, "sigmas", "linspace", "EulerAncestralDiscreteScheduler", eta=1.0),
-        Sampler("heun", heun, "sigmas", "linspace", "HeunDiscreteScheduler"),
-        Sampler("lms", lms, "sigmas", "linspace", "LMSDiscreteScheduler"),
-        Sampler("dpm++2m", dpm_solver_2m, "dpm", "linspace", "DPMSolverMultistepScheduler"),
-        Sampler("euler_karras", ancestral, "sigmas", "linspace", "EulerDiscreteScheduler", karras=True),
-        Sampler("dpm++2m_karras", dpm_solver_2m, "dpm", "linspace", "DPMSolverMultistepScheduler", karras=True),
-    )
-}
+_TABLE = (
+    Sampler("ddpm", ancestral, "training", "leading", "DDPMScheduler", eta=1.0, ends_clean=True),
+    Sampler("ddim", ancestral, "training", "leading", "DDIMScheduler"),
+    Sampler("plms", plms, "training", "leading", "PNDMScheduler"),
+    Sampler("euler", ancestral, "sigmas", "linspace", "EulerDiscreteScheduler"),
+    Sampler("euler_ancestral", ancestral, "sigmas", "linspace", "EulerAncestralDiscreteScheduler", eta=1.0),
+    Sampler("heun", heun, "sigmas", "linspace", "HeunDiscreteScheduler"),
+    Sampler("lms", lms, "sigmas", "linspace", "LMSDiscreteScheduler"),
+    Sampler("dpm++2m", dpm_solver_2m, "dpm", "linspace", "DPMSolverMultistepScheduler"),
+    Sampler("euler_karras", ancestral, "sigmas", "linspace", "EulerDiscreteScheduler", karras=True),
+    Sampler("dpm++2m_karras", dpm_solver_2m, "dpm", "linspace", "DPMSolverMultistepScheduler", karras=True),
+)
+SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in _TABLE}
 
 
 def get_sampler(name: str | Sampler) -> Sampler:
     """The sampler of that name, or the one given; an unknown name lists the known ones."""
-    if isinstance(name, Sampler):
-        return name
-    return SAMPLERS[choice("sampler", name, SAMPLERS)]
+    return name if isinstance(name, Sampler) else SAMPLERS[choice("sampler", name, SAMPLERS)]

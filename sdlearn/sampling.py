@@ -95,9 +95,8 @@ def network(
         timestep, scale = at[level]
         states = cond if scale == 1 else text
         grouped[:, :, :channels].copy_(x * level.input_scale)  # scaled, cast and doubled by one copy
-        output = sd.unet(unet_input[: len(states)], timestep, encoder_hidden_states=states, return_dict=False)[
-            0
-        ].float()
+        (output,) = sd.unet(unet_input[: len(states)], timestep, encoder_hidden_states=states, return_dict=False)
+        output = output.float()
         if scale == 1:
             return output
         without, with_prompt = output.chunk(2)
@@ -155,11 +154,10 @@ def text_to_image(
 
     prompt: one text or several, or None where prompt_embeds are given.
     seed, seeds: one number for each picture; none draws one, and the picture carries it in its settings.
-    options: every further one is of `denoise`, as are the others here.
+    options: any further ones of `denoise`, which explains the others, too.
 
     One prompt and one seed give an image; anything else gives a list, prompts and seeds paired, a single one repeated
-    for all the others. Raises ValueError for what does not fit together or does not exist, TypeError for a wrong kind,
-    FloatingPointError where numbers overflow; each says what to do.
+    for all the others. ValueError, TypeError and FloatingPointError each name what is wrong and the cure.
     """
     asked = _asked(sd, prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height,
                    width, **options)  # fmt: skip
@@ -180,9 +178,8 @@ def image_to_image(
     start_step: the same choice as the number of steps to skip; give one of the two.
     height, width: the picture is scaled and cropped to them; to the model's own size where its own does not fit.
 
-    The picture is noised to the level of the first step taken. Where none is taken it comes back from the autoencoder's
-    round trip (diffusers: an error or an empty batch); where all are, the noisiest still holds a trace of it. The rest
-    is as for `text_to_image`, and equal to diffusers' StableDiffusionImg2ImgPipeline.
+    The picture is noised to the level of the first step taken: where none is taken it is only encoded and decoded, and
+    where all are, a trace is left. The rest is as for `text_to_image` (diffusers: StableDiffusionImg2ImgPipeline).
     """
     start_step = _first_step(num_inference_steps, strength, start_step, default=0.8)
     asked = _asked(sd, prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height,
@@ -211,9 +208,8 @@ def inpaint(
     strength, start_step: as for `image_to_image`, but 1 (the default) starts from pure noise, and 0 is an error.
     keep_outside: put the input's own pixels back outside the mask, bit for bit; False leaves the autoencoder's there.
 
-    Ordinary UNets have their latents outside the mask replaced by the noised input after every step; inpainting UNets
-    (9 input channels) are shown the mask and the masked picture. The latents are equal to diffusers'
-    StableDiffusionInpaintPipeline.
+    Outside the mask the noised input replaces an ordinary UNet's latents after every step; an inpainting UNet (9 input
+    channels) is shown the mask and the masked picture (diffusers: StableDiffusionInpaintPipeline).
     """
     start_step = _first_step(num_inference_steps, strength, start_step, default=1.0)
     asked = _asked(sd, prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height,
@@ -269,11 +265,10 @@ def _run(sd: StableDiffusion, asked: Settings, batch: Batch) -> Iterator[Step]:
     else:
         x = noise * plan.init_scale
         if top.sigma < 1:
-            warnings.warn(
-                f"The run begins at timestep {top.timestep:g}, where the network expects more picture than noise, and "
-                f"it gets noise alone; take more steps or spacing='trailing'.",
-                stacklevel=3,
+            found = (
+                f"The run begins at timestep {top.timestep:g}, where the network expects more picture than noise, and"
             )
+            warnings.warn(f"{found} it gets noise alone; take more steps or spacing='trailing'.", stacklevel=3)
 
     def keep_outside(x: Tensor, level: Level) -> Tensor:
         return mask * x + (1 - mask) * level.add_noise(x0, noise)
@@ -284,8 +279,8 @@ def _run(sd: StableDiffusion, asked: Settings, batch: Batch) -> Iterator[Step]:
 
 
 def _plan(sd: StableDiffusion, asked: Settings) -> Plan:
-    options = {"start_step": asked.start_step or 0, "spacing": asked.spacing, "eta": asked.eta}
-    return asked.sampler.plan(sd.schedule, asked.num_inference_steps, **options)
+    start = {"start_step": asked.start_step or 0, "spacing": asked.spacing, "eta": asked.eta}
+    return asked.sampler.plan(sd.schedule, asked.num_inference_steps, **start)
 
 
 def _text(sd: StableDiffusion, asked: Settings, n: int, guided: bool) -> Tensor:
@@ -297,13 +292,12 @@ def _text(sd: StableDiffusion, asked: Settings, n: int, guided: bool) -> Tensor:
     found = encode_prompt(sd, distinct, **reading) if distinct else None
     read = {side: found[[distinct.index(text) for text in several]] for side, several in texts.items()}
     *uncond, cond = (read.get(side, asked[f"{side}_embeds"]) for side in sides)
-    if uncond and asked.negative_prompt_embeds is None and cond.shape[1] % uncond[0].shape[1] == 0:
-        uncond = [uncond[0].repeat(1, cond.shape[1] // uncond[0].shape[1], 1)]  # beside a long prompt
-    if uncond and uncond[0].shape[1] != cond.shape[1]:
-        raise ValueError(
-            f"prompt_embeds {tuple(cond.shape)} and negative_prompt_embeds {tuple(uncond[0].shape)} must agree in "
-            f"length; encode both in one call."
-        )
+    for states in uncond:
+        times, rest = divmod(cond.shape[1], states.shape[1])
+        if rest or (times > 1 and asked.negative_prompt_embeds is not None):
+            found = f"prompt_embeds {tuple(cond.shape)} and negative_prompt_embeds {tuple(states.shape)}"
+            raise ValueError(f"{found} must agree in length; encode both in one call.")
+        uncond = [states.repeat(1, times, 1)]  # beside a long prompt a short one is repeated
     return torch.cat([states.to(sd.device, sd.dtype).expand(n, -1, -1) for states in (*uncond, cond)])
 
 
@@ -320,16 +314,16 @@ def _watched(sd: StableDiffusion, asked: Settings, plan: Plan, steps: Iterator[S
         size = size / asked.image_latents.to(size).std(dim=(1, 2, 3), correction=0).clamp_min(1)
     size = size.max().item()
     if not math.isfinite(size):
-        cure = "lower guidance_scale, or fetch the weights again"
-        cure = "lower the weights in the prompt" if asked.prompt_weights else cure
-        cure = "load the model with dtype='bfloat16' or 'float32'" if sd.dtype == torch.float16 else cure
+        heavy = "lower the weights in the prompt" if asked.prompt_weights else None
+        half = "load the model with dtype='bfloat16' or 'float32'" if sd.dtype == torch.float16 else None
+        cure = half or heavy or "lower guidance_scale, or fetch the weights again"
         raise FloatingPointError(f"The run ended in values that are not finite (UNet in {sd.dtype}); {cure}.")
     if size > OVERSHOT:
-        warnings.warn(
-            f"The latents ended {size:.1f} times as large as those of pictures usually are: the run probably overshot, "
-            f"and the colours are burnt. Lower guidance_scale, take more steps, or sampler='ddim', which bears more.",
-            stacklevel=2,
+        found = (
+            f"The latents ended {size:.1f} times as large as those of pictures usually are: the run probably overshot,"
         )
+        cure = "and the colours are burnt. Lower guidance_scale, take more steps, or sampler='ddim', which bears more."
+        warnings.warn(f"{found} {cure}", stacklevel=2)
 
 
 # Latents of pictures have a standard deviation of about 1, by their scaling. A solver whose steps are too long for the
@@ -342,9 +336,9 @@ def _draw(sd: StableDiffusion, steps: Iterator[Step]) -> list[Image.Image]:
         (last,) = deque(steps, maxlen=1)
         return pictures.to_images(autoencoder.decode(sd, last.latents))
     except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):  # a CPU without more memory
-            raise
-        raise MemoryError("The pictures do not fit into memory; draw fewer at once, or smaller ones.") from error
+        if "DefaultCPUAllocator" in str(error):  # a CPU without more memory
+            raise MemoryError("The pictures do not fit into memory; draw fewer at once, or smaller ones.") from error
+        raise
 
 
 def _latent_shape(sd: StableDiffusion, asked: Settings) -> tuple[int, int, int]:
@@ -369,7 +363,7 @@ def _latent_shape(sd: StableDiffusion, asked: Settings) -> tuple[int, int, int]:
 
 
 def _check_shape(asked: Settings, name: str, *shape: int | str) -> None:
-    """Whether a tensor, if given, has that shape; letters stand for any number."""
+    """A tensor that is given must have that shape; letters stand for any number."""
     found = shape if asked[name] is None else tuple(asked[name].shape)
     if len(found) != len(shape) or any(a != b and isinstance(a, int) for a, b in zip(shape, found, strict=True)):
         raise ValueError(f"{name} must have the shape ({', '.join(map(str, shape))}), not {found}.")
@@ -378,10 +372,8 @@ def _check_shape(asked: Settings, name: str, *shape: int | str) -> None:
 def _size(sd: StableDiffusion, asked: Settings) -> tuple[int, int, int]:
     """`sd.latent_shape` for a size that is asked for: as many pixels as Pillow opens, and no more."""
     height, width = asked.height or sd.height, asked.width or sd.width
-    if height * width > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(
-            f"{width}x{height} pixels are too many to draw (at most {Image.MAX_IMAGE_PIXELS}); lower height or width."
-        )
+    if height * width > (most := Image.MAX_IMAGE_PIXELS):
+        raise ValueError(f"{width}x{height} pixels are too many to draw (at most {most}); lower height or width.")
     return sd.latent_shape(height, width)
 
 
@@ -401,11 +393,10 @@ def _fitted(sd: StableDiffusion, asked: Settings, picture: Picture) -> Image.Ima
     if not (asked.height or asked.width):
         if picture.width % sd.vae_factor == picture.height % sd.vae_factor == 0:
             return picture
-        warnings.warn(
-            f"The picture of {picture.width}x{picture.height} pixels is scaled and cropped to {sd.width}x{sd.height}; "
-            f"height and width (multiples of {sd.vae_factor}) choose another size.",
-            stacklevel=3,
+        found = (
+            f"The picture of {picture.width}x{picture.height} pixels is scaled and cropped to {sd.width}x{sd.height};"
         )
+        warnings.warn(f"{found} height and width (multiples of {sd.vae_factor}) choose another size.", stacklevel=3)
     _size(sd, asked)  # before any pixel is made
     return pictures.fit(picture, asked.width or sd.width, asked.height or sd.height)
 
@@ -414,10 +405,8 @@ def _with_mask(sd: StableDiffusion, asked: Settings, image: Picture, mask: Pictu
     """The picture, and the mask as 0 and 255 only at the same size."""
     image, mask = pictures.open_image(image), pictures.open_image(mask)
     if image.size != mask.size:
-        raise ValueError(
-            f"The mask has {mask.width}x{mask.height} pixels and the picture {image.width}x{image.height}; "
-            f"resize one to the other's size."
-        )
+        sizes = f"{mask.width}x{mask.height} pixels and the picture {image.width}x{image.height}"
+        raise ValueError(f"The mask has {sizes}; resize one to the other's size.")
     original = _fitted(sd, asked, image)
     grey = mask if mask.size == original.size else pictures.fit(mask, *original.size)
     hole = grey.convert("L").point(lambda value: 255 if value >= 128 else 0)

@@ -88,8 +88,7 @@ class NoiseSchedule:
     def __post_init__(self):
         choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
         choice("beta_schedule", self.beta_schedule, BETAS)
-        if self.timestep_spacing is not None:
-            choice("timestep_spacing", self.timestep_spacing, SPACINGS)
+        choice("timestep_spacing", self.timestep_spacing or "leading", SPACINGS)
         n = whole_number("num_train_timesteps", self.num_train_timesteps, 1)
         whole_number("steps_offset", self.steps_offset, 0)
         # In float32 on purpose: checkpoints were trained with this rounding, and diffusers samples with it.
@@ -99,10 +98,8 @@ class NoiseSchedule:
         if len(betas) != n:
             raise ValueError(f"There are {len(betas)} trained_betas for num_train_timesteps={n}; give one for each.")
         if not ((betas >= 0) & (betas < 1)).all():
-            raise ValueError(
-                f"The betas are variances and must lie from 0 to below 1, not {betas.min():g} to {betas.max():g}; "
-                f"look at beta_start, beta_end or trained_betas."
-            )
+            found = f"from {betas.min():g} to {betas.max():g}; look at beta_start, beta_end or trained_betas"
+            raise ValueError(f"The betas are variances from 0 to below 1, and cannot go {found}.")
         alpha_bar = torch.cumprod(1 - betas, dim=0)
         if self.rescale_betas_zero_snr:  # shift and stretch sqrt(alpha_bar) to end at exactly 0 and start where it did
             root = alpha_bar.sqrt()
@@ -154,10 +151,7 @@ class NoiseSchedule:
         return 1.0 if self.set_alpha_to_one else self.alpha_bar[0].item()
 
     def add_noise(self, x0: Tensor, noise: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
-        """x_t = signal_t x_0 + noise_t eps, in one jump (Ho et al. 2020, eq. 4).
-
-        x0, noise: (B, ...); timestep: one for the batch, or one per picture. Returns the shape of x0.
-        """
+        """x_t of x0 (B, ...), in one jump (Ho et al. 2020, eq. 4); timestep: one for all, or one for each picture."""
         signal, noise_level = self._coefficients(timestep, x0)
         return signal * x0 + noise_level * noise
 
@@ -219,10 +213,8 @@ class NoiseSchedule:
             # Its single step would begin at timestep 0, where there is no noise to take away.
             steps = np.linspace(0, total - 1, n)[::-1].tolist() if n > 1 else [total - 1.0]
         if steps[0] >= total:
-            raise ValueError(
-                f"{n} leading steps would start at timestep {steps[0]:g}, which was never trained; take fewer steps or "
-                f"spacing='trailing'."
-            )
+            cure = "take fewer steps or spacing='trailing'"
+            raise ValueError(f"{n} steps would start at timestep {steps[0]:g}, which was never trained; {cure}.")
         return steps
 
 
@@ -231,24 +223,17 @@ def plain(value: object) -> object:
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
-def whole_number(name: str, value: object, low: int, high: float = math.inf) -> int:
-    """The value as an int, or a ValueError that names what it should have been."""
-    if _within(value := plain(value), low, high) and value % 1 == 0:
-        return int(value)
-    bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
-    raise ValueError(f"{name} must be a whole number {bounds}, not {value!r}.")
+def number(name: str, value: object, low: float = 0, high: float = math.inf, whole: bool = False) -> float:
+    """The value as a finite float, or as an int, or a ValueError that names what it should have been."""
+    value = plain(value)
+    real = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high and abs(value) < math.inf
+    if real and (value % 1 == 0 or not whole):
+        return int(value) if whole else float(value)
+    bounds = f" from {low} to {high}" if high < math.inf else f" of at least {low}" if low > -math.inf else ""
+    raise ValueError(f"{name} must be a {'whole' if whole else 'finite'} number{bounds}, not {value!r}.")
 
 
-def number(name: str, value: object, low: float = 0.0, high: float = math.inf) -> float:
-    """The value as a finite float within bounds, or a ValueError that names what it should have been."""
-    if _within(value := plain(value), low, high):
-        return float(value)
-    bounds = f" between {low:g} and {high:g}" if high < math.inf else ""
-    raise ValueError(f"{name} must be a finite number{bounds}, not {value!r}.")
-
-
-def _within(value: object, low: float, high: float) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high and abs(value) < math.inf
+whole_number = partial(number, whole=True)
 
 
 def choice(name: str, value: object, names: Collection[str]) -> str:
@@ -259,10 +244,9 @@ def choice(name: str, value: object, names: Collection[str]) -> str:
 
 
 def convert(x: Tensor, output: Tensor, signal, noise, prediction_type: str) -> tuple[Tensor, Tensor]:
-    """A network's output for x = signal x_0 + noise eps, read as (x_0, eps).
+    """A network's output for x = signal x_0 + noise eps, read as (x_0, eps), on whatever scale x is.
 
-    signal and noise may be Python floats or tensors that broadcast; they need not satisfy signal^2 + noise^2 = 1, so
-    the same lines serve the variance-preserving samplers (DDIM) and those that keep the signal at 1 (Euler).
+    signal, noise: Python floats, or tensors that broadcast.
     """
     if prediction_type == "epsilon":
         return (x - noise * output) / signal, output

@@ -2,8 +2,7 @@
 
     "a red apple" ─▶ [49406, 320, 736, 3055, 49407, ...] ─▶ token row + position row ─▶ causal transformer ─▶ (77, D)
 
-CLIP reads at most 77 tokens, of which the first and the last are marks; what does not fit is cut off, and here that is
-never silent.
+CLIP reads at most 77 tokens, of which the first and the last are marks; what does not fit is cut off, with a warning.
 """
 
 from __future__ import annotations
@@ -79,14 +78,16 @@ def encode_embeddings(sd: StableDiffusion, embeddings: Tensor) -> Tensor:
 def encode_ids(sd: StableDiffusion, ids: Tensor, clip_skip: int | None = None) -> Tensor:
     """The text encoder's states (B, 77, D) for (B, 77) ids.
 
-    clip_skip: take the states that many layers before the last, through the final norm; None or 0 takes the last
-        (diffusers' meaning, where transformers 5.6 and later make it fail).
+    clip_skip: take the states that many layers before the last, through the final norm (diffusers' meaning).
     """
     skip = whole_number("clip_skip", clip_skip or 0, 0, sd.text_encoder.config.num_hidden_layers - 1)
     ids = ids.to(sd.text_encoder.device)
-    # Some checkpoints (none of CLIP's own) were trained with the padding masked out.
-    masked = getattr(sd.text_encoder.config, "use_attention_mask", False)
-    mask = _real_tokens(sd, ids) if masked else None
+    mask = None
+    if getattr(
+        sd.text_encoder.config, "use_attention_mask", False
+    ):  # trained with the padding after the end mark hidden
+        ends = (ids == sd.tokenizer.eos_token_id).int()
+        mask = (ends.cumsum(dim=1) - ends == 0).long()
     output = sd.text_encoder(ids, attention_mask=mask, output_hidden_states=bool(skip))
     if not skip:
         return output.last_hidden_state
@@ -119,12 +120,8 @@ def encode_prompt(
 
 def _weighted_tokens(sd, prompt: str, prompt_weights: bool) -> tuple[list[int], list[float]]:
     spans = parse_weights(prompt) if prompt_weights else [(prompt, 1.0)]
-    ids, weights = [], []
-    for text, weight in spans:
-        piece = _ids(sd, text)
-        ids += piece
-        weights += [weight] * len(piece)
-    return ids, weights
+    weighted = [(token, weight) for text, weight in spans for token in _ids(sd, text)]
+    return [token for token, _ in weighted], [weight for _, weight in weighted]
 
 
 def parse_weights(prompt: str) -> list[tuple[str, float]]:
@@ -140,12 +137,10 @@ def parse_weights(prompt: str) -> list[tuple[str, float]]:
             marks.append((text, len(spans)))
         elif text in (")", "]") or mark.group(1):
             sign = text[-1]
-            if not marks or marks[-1][0] != {")": "(", "]": "["}[sign]:
-                raise ValueError(
-                    f"The prompt closes a {sign!r} that it never opened; write \\{sign} for the sign itself."
-                )
-            weight = float(mark.group(1) or {")": 1.1, "]": 1 / 1.1}[sign])
-            start = marks.pop()[1]
+            opening, usual = {")": ("(", 1.1), "]": ("[", 1 / 1.1)}[sign]
+            if not marks or marks[-1][0] != opening:
+                raise ValueError(f"The prompt closes a {sign!r} it never opened; write \\{sign} for the sign itself.")
+            weight, start = float(mark.group(1) or usual), marks.pop()[1]
             spans[start:] = [(inner, outer * weight) for inner, outer in spans[start:]]
         else:
             spans.append((text[1:] if text[0] == "\\" and len(text) == 2 else text, 1.0))
@@ -178,20 +173,11 @@ def _rows(sd, words: Sequence[int], chunks: int) -> list[list[int]]:
     """That many rows of 77 ids, each with its marks and padding. Warns with the words beyond the last one."""
     room = sd.tokenizer.model_max_length - 2
     if words[chunks * room :]:
-        warnings.warn(
-            f"CLIP reads {room} tokens and drops the rest of this prompt: "
-            f"{sd.tokenizer.decode(words[chunks * room :]).strip()!r}. Shorten it, or pass long_prompt=True.",
-            stacklevel=3,
-        )
+        lost = f"drops the rest of this prompt: {sd.tokenizer.decode(words[chunks * room :]).strip()!r}"
+        warnings.warn(f"CLIP reads {room} tokens and {lost}. Shorten it, or pass long_prompt=True.", stacklevel=3)
     parts = [words[c * room : (c + 1) * room] for c in range(chunks)]
     begin, end, pad = sd.tokenizer.bos_token_id, sd.tokenizer.eos_token_id, sd.tokenizer.pad_token_id
     return [[begin, *part, end, *[pad] * (room - len(part))] for part in parts]
-
-
-def _real_tokens(sd, ids: Tensor) -> Tensor:
-    """1 up to and including the first end mark, 0 on the padding after it."""
-    ends = (ids == sd.tokenizer.eos_token_id).int()
-    return (ends.cumsum(dim=1) - ends == 0).long()
 
 
 def _transformer(sd):

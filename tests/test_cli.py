@@ -362,7 +362,7 @@ def test_pictures_of_other_settings_are_never_overwritten(prompts, tmp_path, ran
     with pytest.raises(ValueError, match=r"another prompt \('a cat', not 'a horse'\)"):
         generate.generate(prompts, out, model=random_sd, **SETTINGS)
     (out / "00000-0.png").write_bytes(b"someone else's")
-    with pytest.raises(ValueError, match="is not a picture of this run"):
+    with pytest.raises(ValueError, match="is no picture of this run"):
         generate.generate(prompts, out, model=random_sd, **SETTINGS)
     assert (out / "00000-0.png").read_bytes() == b"someone else's"
 

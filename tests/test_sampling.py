@@ -522,7 +522,7 @@ BAD_CALLS = [
     ({"sampler": "euler_a"}, "Unknown sampler 'euler_a'; choose one of ddpm, ddim"),
     ({"spacing": "even"}, "Unknown spacing 'even'; choose one of leading, trailing, linspace"),
     ({"sampler": "euler", "eta": 1.0}, "eta belongs to the sampler 'ddim'"),
-    ({"guidance_rescale": 1.5}, "guidance_rescale must be a finite number between 0 and 1, not 1.5"),
+    ({"guidance_rescale": 1.5}, "guidance_rescale must be a finite number from 0 to 1, not 1.5"),
     ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, not nan"),
     ({"latents": torch.zeros(4, 8, 8)}, r"latents must have the shape .B, 4, h, w., not .4, 8, 8."),
     ({"latents": torch.full((1, 4, 8, 8), torch.nan)}, "latents holds values that are not finite"),
@@ -566,9 +566,9 @@ def test_a_wrong_kind_is_a_sentence_too(random_sd, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strength": 1.2}, "strength must be a finite number between 0 and 1, not 1.2"),
-        ({"strength": -0.1}, "strength must be a finite number between 0 and 1"),
-        ({"strength": float("nan")}, "strength must be a finite number between 0 and 1"),
+        ({"strength": 1.2}, "strength must be a finite number from 0 to 1, not 1.2"),
+        ({"strength": -0.1}, "strength must be a finite number from 0 to 1"),
+        ({"strength": float("nan")}, "strength must be a finite number from 0 to 1"),
         ({"strength": 0.5, "start_step": 1}, "say the same thing in two ways; give one of them"),
         ({"start_step": 4}, "start_step must be a whole number from 0 to 3, not 4"),
         ({"num_inference_steps": 0}, "num_inference_steps must be a whole number of at least 1, not 0"),

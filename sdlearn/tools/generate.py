@@ -118,9 +118,7 @@ def is_finished(file: Path, asked: Settings) -> bool:
     try:
         found = read_settings(file)
     except (ValueError, OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ValueError(
-            f"{file} is not a picture of this run ({error}); move it away or choose another --out."
-        ) from None
+        raise ValueError(f"{file} is no picture of this run ({error}); move it, or choose another --out.") from None
     name = asked.difference(found)
     if name is None:
         return True
@@ -153,10 +151,8 @@ def _writing(out: Path):
     try:
         yield
     except OSError as error:
-        raise OSError(
-            f"Cannot write into the folder {out} ({error.strerror or error}); make room, or choose another --out. "
-            f"What is drawn is kept, and the same command goes on from there."
-        ) from error
+        cure = "make room, or choose another --out. The same command goes on from what is there."
+        raise OSError(f"Cannot write into the folder {out} ({error.strerror or error}); {cure}") from error
 
 
 def _processes(model: dict | StableDiffusion | None) -> PartialState:

@@ -439,7 +439,7 @@ def test_pictures_of_other_settings_are_never_overwritten(prompts, tmp_path, ran
     with pytest.raises(ValueError, match=r"another prompt \('a cat', not 'a horse'\)"):
         generate.generate(prompts, out, model=random_sd, **SETTINGS)
     (out / "00000-0.png").write_bytes(b"someone else's")
-    with pytest.raises(ValueError, match="is not a picture of this run"):
+    with pytest.raises(ValueError, match="is no picture of this run"):
         generate.generate(prompts, out, model=random_sd, **SETTINGS)
     assert (out / "00000-0.png").read_bytes() == b"someone else's"
 
@@ -449,6 +449,17 @@ def test_a_run_with_every_kind_of_setting_continues(prompts, tmp_path, random_sd
     generate.generate(prompts, tmp_path / "out", model=random_sd, **half)
     monkeypatch.setattr(generate, "text_to_image", None)
     assert generate.generate(prompts, tmp_path / "out", model=random_sd, **half) == 0
+
+
+def test_a_run_whose_guidance_cannot_be_compared_does_not_go_on(prompts, tmp_path, random_sd):
+    generate.generate(
+        prompts, tmp_path / "out", model=random_sd, guidance_scale=lambda level: 3.0, num_inference_steps=2
+    )
+    with pytest.raises(
+        ValueError, match=r"00000-0\.png does not hold its guidance_scale, a function without a name, so"
+    ):
+        other = {"guidance_scale": lambda level: 4.0, "num_inference_steps": 2}
+        generate.generate(prompts, tmp_path / "out", model=random_sd, **other)
 
 
 def test_a_run_in_another_number_format_does_not_go_on(prompts, tmp_path, random_sd, random_folder):

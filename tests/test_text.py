@@ -244,7 +244,7 @@ def test_weights_reach_words_in_every_chunk(emoji):
 
 
 def test_no_prompt_at_all_is_an_error(emoji):
-    with pytest.raises(ValueError, match="The list of prompts is empty; give at least one"):
+    with pytest.raises(ValueError, match="The list of prompt is empty; give at least one"):
         text.encode_prompt(emoji, [])
     with pytest.raises(TypeError, match="A prompt is a string, not int: 5"):
         text.encode_prompt(emoji, ["a fox", 5])

@@ -1,8 +1,16 @@
-"""Every notebook is a test, run by nbmake on a copy: the notebook in git stays without outputs, and the executed copy
-under _build/executed is what the later tests look at and what the book is made of."""
+"""Three tiers of tests, and every notebook one of them.
+
+`pytest -m core` is formulas, files and the plan, in under a minute; `pytest -m models` runs networks; `full` is the
+rest, the notebooks, the site and the browser. `pytest` runs all three.
+
+A notebook is run by nbmake on a copy: the notebook in git stays without outputs, and the executed copy under
+_build/executed is what the later tests look at and what the book is made of.
+"""
 
 import os
 import shutil
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,11 +23,50 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel is this environment's, not a user-wide one
 
 
+TIERS = {
+    "core": "autoencoder conventions guidance packaging samplers schedule scrubber text tiers",
+    "models": "batch bench checkpoints cli figures optimize pipelines sampling training",
+    "full": "notebooks site widgets",
+}
 EXECUTED = pytest.StashKey[list[Path]]()  # the copies that this run has executed
+TOOK = pytest.StashKey[dict[str, Counter]]()  # tier: its tests, their seconds, the seconds of processors
+
+
+def tier(path: Path) -> str | None:
+    """Of tests/test_NAME.py as the table says; every notebook is `full`."""
+    if path.suffix == ".ipynb":
+        return "full"
+    return next((tier for tier, names in TIERS.items() if path.stem.removeprefix("test_") in names.split()), None)
 
 
 def pytest_configure(config):
     config.option.overwrite = True  # of the copies; the originals are never run
+
+
+def pytest_ignore_collect(collection_path, config):
+    """One tier asked for by its name is not kept waiting by what the others import."""
+    wanted = config.option.markexpr
+    if wanted in TIERS and collection_path.is_file() and tier(collection_path) not in (wanted, None):
+        return True
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if name := tier(item.path):
+            item.add_marker(name)
+
+
+def processor_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    wall, processor = time.perf_counter(), processor_seconds()
+    yield
+    took = item.config.stash.setdefault(TOOK, {}).setdefault(tier(item.path) or "no tier", Counter())
+    took.update(tests=1, wall=time.perf_counter() - wall, processor=processor_seconds() - processor)
 
 
 def pytest_runtest_setup(item):
@@ -38,6 +85,10 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section("notebooks")
         for name, seconds in took.items():
             terminalreporter.line(f"{name:35} " + (f"{seconds:6.1f} s" if seconds is not None else "did not finish"))
+    terminalreporter.section("tiers")
+    for name, spent in config.stash.get(TOOK, {}).items():
+        line = "{tests:5} tests {wall:6.0f} s, {processor:6.0f} s of processor time".format(**spent)
+        terminalreporter.line(f"{name:10}{line}")
     if peak := peak_memory():
         terminalreporter.line(f"peak memory of one process: {peak / 2**20:.0f} MiB")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import diffusers
 import torch
@@ -10,6 +12,10 @@ import torch
 from sdlearn.samplers import SAMPLERS
 
 TOLERANCE = 1e-5  # relative L2 error of the final latents, float32 on the CPU
+
+STEPS = (3, 10, 20, 30, 50)  # of the runs with a network that is a formula
+
+PAGE = (Path(__file__).parents[1] / "notebooks" / "conventions.md").read_text(encoding="utf-8")
 
 # What `scheduler_config.json` of Stable Diffusion 1.x says, and what StableDiffusionPipeline insists on.
 CONFIG = {
@@ -61,3 +67,17 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def with_schedule(sd, **changes):
     """The same model, told that it was trained with another schedule."""
     return replace(sd, schedule=replace(sd.schedule, **changes))
+
+
+def table(section: str) -> list[list[str]]:
+    """The cells of the first table under a heading of the page on conventions, its head first."""
+    body = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines() if line.startswith("|")]
+    return [rows[0], *rows[2:]]
+
+
+def assert_stated(error: float, name: str, column: str, within: float = 10):
+    """That the page states this error; the last bits of a sum are another machine's own, so up to a factor."""
+    head, *rows = table("Equal to diffusers, measured")
+    (stated,) = (float(row[head.index(column)]) for row in rows if row[0] == f"`{name}`")
+    assert stated / within <= error <= stated * within, (name, column, stated, error)

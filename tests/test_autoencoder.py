@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
@@ -85,7 +86,7 @@ def test_grey_of_any_depth_has_its_white(mode, white):
 @pytest.mark.parametrize("values", [[0, 65536], [-1, 200]])
 def test_whole_numbers_beyond_every_depth_are_refused(values):
     image = Image.fromarray(np.array([values], dtype=np.int32))
-    with pytest.raises(ValueError, match=rf"from {values[0]} to {values[1]} does not say which number is white"):
+    with pytest.raises(ValueError, match=rf"{values[0]} .*{values[1]} .*white"):
         open_image(image)
 
 
@@ -154,7 +155,7 @@ def test_psnr_is_the_closed_form_for_each_picture(gap, count):
 
 
 def test_only_pictures_of_one_size_are_compared():
-    with pytest.raises(ValueError, match=r"Only pictures of one size can be compared, not \(1, 3, 4, 4\) with \(2, "):
+    with pytest.raises(ValueError, match=r"size.*\(1, 3, 4, 4\).*\(2, 3, 4, 4\)"):
         psnr(torch.zeros(1, 3, 4, 4), torch.zeros(2, 3, 4, 4))
 
 
@@ -182,14 +183,14 @@ def test_a_sheet_that_cannot_be_laid_out_says_so(images, columns):
 
 
 def test_a_file_that_is_missing_or_no_picture_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no picture at .*nothing.png"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
         open_image(tmp_path / "nothing.png")
-    with pytest.raises(FileNotFoundError, match="There is no picture at"):
+    with pytest.raises(FileNotFoundError, match=re.escape(tmp_path.name)):
         open_image(tmp_path)
     for content in (b"", b"hello", b"<svg/>", bytes(range(256))):
         path = tmp_path / "x.png"
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is not a picture that Pillow can read; save it as PNG or JPEG"):
+        with pytest.raises(ValueError, match=r"x\.png.*PNG or JPEG"):
             open_image(path)
 
 
@@ -197,7 +198,7 @@ def test_a_file_that_is_missing_or_no_picture_says_so(tmp_path):
 def test_a_truncated_file_is_damaged_and_not_half_grey(tmp_path, ending):
     path = saved(tmp_path, COLOURS.resize((200, 120)), f"x.{ending}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"is damaged .*; save or fetch it again|is not a picture that Pillow"):
+    with pytest.raises(ValueError, match=r"damaged.*again|not a picture"):
         open_image(path)
 
 
@@ -205,22 +206,20 @@ def test_a_decompression_bomb_is_refused_before_it_unfolds(tmp_path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for size in (12, 40):  # Pillow warns beyond the limit and stops beyond twice the limit; both are too many here
         path = saved(tmp_path, Image.new("RGB", (size, size)), "x.png")
-        with pytest.raises(ValueError, match="has more than 100 pixels, too many to open; scale it down first"):
+        with pytest.raises(ValueError, match=r"100 pixels.*scale it down"):
             open_image(path)
 
 
 @pytest.mark.parametrize("wrong", [5, None, b"x.png", PIXELS, torch.zeros(3, 4, 4)])
 def test_what_is_no_picture_at_all_is_told_what_one_is(wrong):
-    with pytest.raises(
-        TypeError, match=f"a PIL image or the path of one, not {type(wrong).__name__}; PIL.Image.fromarray"
-    ):
+    with pytest.raises(TypeError, match=rf"path.*{type(wrong).__name__}.*fromarray"):
         open_image(wrong)
 
 
 def test_pictures_without_pixels_or_a_white_are_refused():
-    with pytest.raises(ValueError, match="The picture is empty: 0x4 pixels"):
+    with pytest.raises(ValueError, match=r"empty.*0x4"):
         open_image(Image.new("RGB", (0, 4)))
-    with pytest.raises(ValueError, match=r"does not say which number is white; scale it to 0..255 as uint8"):
+    with pytest.raises(ValueError, match=r"white.*scale.*uint8"):
         open_image(Image.fromarray(np.ones((4, 4), dtype=np.float32)))
 
 
@@ -229,7 +228,7 @@ def test_any_damage_to_a_file_is_a_picture_or_a_sentence(tmp_path, file_format):
     buffer = io.BytesIO()
     COLOURS.save(buffer, file_format)
     rng, path = random.Random(file_format), tmp_path / "x"
-    read = refused = 0
+    refused = 0
     for _ in range(60):
         data = bytearray(buffer.getvalue())
         for _ in range(rng.choice([1, 3, 10])):
@@ -246,14 +245,13 @@ def test_any_damage_to_a_file_is_a_picture_or_a_sentence(tmp_path, file_format):
             refused += 1
         else:
             assert image.mode == "RGB" and image.width > 0
-            read += 1
-    assert read + refused == 60 and refused > 0
+    assert refused
 
 
 def test_batches_of_pictures_agree_in_size_and_are_not_empty():
-    with pytest.raises(ValueError, match=r"Pictures of different sizes cannot share a batch .4x4, 8x8.; resize them"):
+    with pytest.raises(ValueError, match=r"sizes.*4x4, 8x8.*resize"):
         to_tensor([Image.new("RGB", (4, 4)), Image.new("RGB", (8, 8))])
-    with pytest.raises(ValueError, match="The list of pictures is empty; give at least one"):
+    with pytest.raises(ValueError, match=r"pictures.*empty"):
         to_tensor([])
 
 
@@ -286,15 +284,15 @@ def test_latents_have_about_unit_size(emoji):
 
 
 def test_bad_tensors_are_refused_with_their_shape(emoji):
-    with pytest.raises(ValueError, match=r"shape \(B, 3, H, W\), not \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\).*\(3, 8, 8\)"):
         to_images(torch.zeros(3, 8, 8))
-    with pytest.raises(ValueError, match=r"shape \(B, 3, H, W\), not \(1, 4, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\).*\(1, 4, 8, 8\)"):
         autoencoder.encode(emoji, torch.zeros(1, 4, 8, 8))
-    with pytest.raises(ValueError, match=r"shape \(B, 4, h, w\), not \(1, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(B, 4, h, w\).*\(1, 3, 8, 8\)"):
         autoencoder.decode(emoji, torch.zeros(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="width and height must be multiples of"):
+    with pytest.raises(ValueError, match="multiples of"):
         autoencoder.encode(emoji, Image.new("RGB", (62, 64)))
-    with pytest.raises(ValueError, match="1 generators were given for 2 pictures; give one for each"):
+    with pytest.raises(ValueError, match=r"1 generators.*2 pictures"):
         autoencoder.encode(emoji, [COLOURS, SMOOTH], generators(1))
 
 
@@ -328,14 +326,14 @@ def test_mistaken_first_arguments_are_named(emoji):
 
 
 def test_numbers_that_overflow_are_reported_and_never_a_black_picture(emoji):
-    with pytest.raises(ValueError, match="not finite and would come out black; decode in float32"):
+    with pytest.raises(ValueError, match=r"not finite.*float32"):
         to_images(torch.full((1, 3, 4, 4), torch.nan))
     broken = replace(emoji, vae=deepcopy(emoji.vae))
     broken.vae.decoder.conv_out.bias.data[0] = torch.inf
-    with pytest.raises(FloatingPointError, match="produced pixels that are not finite; look at what went in"):
+    with pytest.raises(FloatingPointError, match=r"pixels.*not finite"):
         autoencoder.decode(broken, torch.zeros(1, 4, 4, 4))
     broken.vae.encoder.conv_out.bias.data[0] = torch.nan
-    with pytest.raises(FloatingPointError, match="produced latents that are not finite"):
+    with pytest.raises(FloatingPointError, match=r"latents.*not finite"):
         autoencoder.encode(broken, Image.new("RGB", (16, 16)))
 
 
@@ -361,14 +359,12 @@ def test_a_saved_picture_draws_itself_again(tmp_path, random_sd):
 
 
 def test_a_picture_without_settings_says_so(tmp_path):
-    with pytest.raises(
-        ValueError, match="carries no settings: it was not drawn by sdlearn, or another program saved it"
-    ):
+    with pytest.raises(ValueError, match="no settings"):
         sdlearn.read_settings(sdlearn.save_image(SMOOTH, tmp_path / "x.png"))
-    with pytest.raises(FileNotFoundError, match="There is no picture at"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
         sdlearn.read_settings(tmp_path / "nothing.png")
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(ValueError, match="is not a picture"):
+    with pytest.raises(ValueError, match="not a picture"):
         sdlearn.read_settings(tmp_path / "text.png")
 
 
@@ -408,7 +404,7 @@ def test_a_picture_that_cannot_be_written_is_named_with_the_cure(tmp_path, monke
 
 
 def test_only_png_and_only_existing_folders_are_written(tmp_path):
-    with pytest.raises(ValueError, match=r"x.jpg is not a .png: only PNG keeps the picture exact"):
+    with pytest.raises(ValueError, match=r"x\.jpg.*PNG"):
         sdlearn.save_image(SMOOTH, tmp_path / "x.jpg")
-    with pytest.raises(FileNotFoundError, match=r"There is no folder .*missing; make it first"):
+    with pytest.raises(FileNotFoundError, match=r"missing.*make it"):
         sdlearn.save_image(SMOOTH, tmp_path / "missing" / "x.png")

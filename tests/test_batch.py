@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import sdlearn
-from sdlearn import autoencoder, guidance, pictures, sampling
+from sdlearn import guidance, pictures, sampling
 from sdlearn.batch import CHECKS, Batch, Settings
 from sdlearn.pictures import SETTINGS_KEY
 from sdlearn.samplers import SAMPLERS

@@ -100,13 +100,13 @@ def test_a_folder_is_known_by_its_own_name(original, monkeypatch):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"none of emoji, sd-1\.4, .*dreamlike.*no hub id"):
+    with pytest.raises(ValueError, match=r"emoji, sd-1\.4, .*dreamlike"):
         sdlearn.load("stable-difusion")
 
 
 @pytest.mark.parametrize("name", ["some one/tiny", "./tiny", "~/tiny", "a/b/c", "/no/where", ".."])
 def test_what_is_neither_a_folder_nor_an_id_asks_no_hub(name, cache):
-    with pytest.raises(ValueError, match=r"There is no model|not a model in the diffusers layout"):
+    with pytest.raises(ValueError, match=r"no model|not a model"):
         sdlearn.load(name, "cpu")
 
 
@@ -116,7 +116,7 @@ def test_a_single_file_says_how_to_convert_it(tmp_path):
 
 
 def test_unknown_devices_and_dtypes_say_what_there_is():
-    with pytest.raises(ValueError, match="no usable device 'warp'"):
+    with pytest.raises(ValueError, match="'warp'"):
         sdlearn.load(device="warp")
     with pytest.raises(ValueError, match="float32, float16, bfloat16"):
         sdlearn.load(device="cpu", dtype="float8")
@@ -258,7 +258,7 @@ def test_weights_in_several_files_are_refused_in_one_sentence(folder):
         shutil.copy(pickled, folder / "unet" / f"diffusion_pytorch_model-0000{k}-of-00002.bin")
     pickled.with_name(f"{pickled.name}.index.json").write_text("{}")
     pickled.unlink()
-    with pytest.raises(ValueError, match=r"its folder unet holds no complete weights in one file"):
+    with pytest.raises(ValueError, match=r"unet.*no complete weights"):
         sdlearn.load(folder, "cpu")
 
 
@@ -278,7 +278,7 @@ def test_code_in_a_pickle_never_runs(folder, tmp_path, part, zipped):
     weights = torch.load(folder / part / PICKLE_FILES[part], weights_only=True)
     weights["harmless.weight"] = Malicious(trace)
     torch.save(weights, folder / part / PICKLE_FILES[part], _use_new_zipfile_serialization=zipped)
-    with pytest.raises(OSError, match=r"holds more than tensors.*never run"):
+    with pytest.raises(OSError, match=r"more than tensors.*never run"):
         sdlearn.load(folder, "cpu")
     assert not trace.exists()
     with pytest.raises(FileNotFoundError):  # the trap is armed: an ordinary unpickling would have sprung it
@@ -288,7 +288,7 @@ def test_code_in_a_pickle_never_runs(folder, tmp_path, part, zipped):
 def test_pickles_are_refused_where_torchs_safe_reader_was_not_yet_safe(folder, monkeypatch):
     as_pickles(folder)
     monkeypatch.setattr(torch, "__version__", "2.5.1")
-    with pytest.raises(OSError, match=r"safe to read from torch 2\.6 on"):
+    with pytest.raises(OSError, match=r"torch 2\.6"):
         sdlearn.load(folder, "cpu")
 
 
@@ -300,7 +300,7 @@ def test_pickles_are_refused_where_torchs_safe_reader_was_not_yet_safe(folder, m
 def test_a_truncated_file_is_named(folder, part, cut):
     file = folder / part / WEIGHT_FILES[part]
     file.write_bytes(file.read_bytes()[:cut])
-    with pytest.raises(OSError, match=rf"{part}/{WEIGHT_FILES[part]} is damaged.*sdlearn\.load\('emoji'\)"):
+    with pytest.raises(OSError, match=rf"{part}/{WEIGHT_FILES[part]}.*damaged.*emoji"):
         sdlearn.load(folder, "cpu")
 
 
@@ -308,21 +308,21 @@ def test_damaged_pickles_are_named(folder):
     as_pickles(folder)
     file = folder / "unet" / PICKLE_FILES["unet"]
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(OSError, match=r"unet is damaged"):
+    with pytest.raises(OSError, match=r"unet.*damaged"):
         sdlearn.load(folder, "cpu")
 
 
 @pytest.mark.parametrize("name", ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"])
 def test_damaged_json_is_named(folder, name):
     (folder / name).write_text('{"sample_size": 8,')
-    with pytest.raises(OSError, match=rf"{name} is damaged"):
+    with pytest.raises(OSError, match=f"{name}.*damaged"):
         sdlearn.load(folder, "cpu")
 
 
 def test_a_damaged_tokenizer_is_named(folder):
     for file in (folder / "tokenizer").glob("*.json"):
         file.write_text("{")
-    with pytest.raises(OSError, match="tokenizer is damaged"):
+    with pytest.raises(OSError, match=r"tokenizer.*damaged"):
         sdlearn.load(folder, "cpu")
 
 
@@ -373,37 +373,37 @@ def test_missing_tensors_are_an_error_and_never_random(folder, part):
     weights = load_file(file)
     del weights[sorted(weights)[0]]
     save_file(weights, file, {"format": "pt"})
-    with pytest.raises(OSError, match=r"tensors are missing|keys are missing"):
+    with pytest.raises(OSError, match="missing"):
         sdlearn.load(folder, "cpu")
 
 
 def test_weights_of_another_width_are_an_error(folder):
     config = json.loads((folder / "unet" / "config.json").read_text())
     (folder / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 64}))
-    with pytest.raises(OSError, match="unet is damaged"):
+    with pytest.raises(OSError, match=r"unet.*damaged"):
         sdlearn.load(folder, "cpu")
 
 
 @pytest.mark.parametrize("part", weights.PARTS)
 def test_a_missing_part_is_named(folder, part):
     shutil.rmtree(folder / part)
-    with pytest.raises(ValueError, match=rf"not a model in the diffusers layout: it has no folder {part}"):
+    with pytest.raises(ValueError, match=f"diffusers layout.*{part}"):
         sdlearn.load(folder, "cpu")
 
 
 def test_missing_weights_and_configs_are_named(folder):
     (folder / "vae" / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"it has no vae/config\.json"):
+    with pytest.raises(ValueError, match=r"vae/config\.json"):
         sdlearn.load(folder, "cpu")
     (folder / "unet" / WEIGHT_FILES["unet"]).unlink()
-    with pytest.raises(ValueError, match="its folder unet holds no complete weights"):
+    with pytest.raises(ValueError, match=r"unet.*weights"):
         sdlearn.load(folder, "cpu")
 
 
 def test_models_of_another_kind_are_refused(folder):
     config = json.loads((folder / "unet" / "config.json").read_text())
     (folder / "unet" / "config.json").write_text(json.dumps(config | {"addition_embed_type": "text_time"}))
-    with pytest.raises(ValueError, match=r"no Stable Diffusion 1 or 2 model.*'text_time'"):  # an SDXL
+    with pytest.raises(ValueError, match="'text_time'"):  # an SDXL
         sdlearn.load(folder, "cpu")
 
 
@@ -579,7 +579,7 @@ def test_the_cure_for_a_damaged_download_cures_it(original, hub):
     sd = sdlearn.load("someone/tiny", "cpu")
     blob = (sd.path / "unet" / WEIGHT_FILES["unet"]).resolve()
     blob.write_bytes(blob.read_bytes()[:1000])
-    with pytest.raises(OSError, match=r"unet/.* is damaged") as caught:
+    with pytest.raises(OSError, match=r"unet/.*damaged") as caught:
         sdlearn.load("someone/tiny", "cpu")
     shutil.rmtree(re.search(r"Delete (.+) and fetch", str(caught.value))[1])
     server.fetched.clear()
@@ -605,20 +605,20 @@ def test_diffusers_reads_what_was_downloaded(folder, hub):
 def test_a_connection_that_breaks_leaves_nothing_that_loads(original, hub, cache):
     server = hub({"someone/tiny": original})
     server.cut_off_after = 100
-    with pytest.raises(OSError, match=r"someone/tiny.*sdlearn\.load\('emoji'\)"):
+    with pytest.raises(OSError, match=r"someone/tiny.*emoji"):
         sdlearn.load("someone/tiny", "cpu")
     server.cut_off_after = None
     assert_same_weights(sdlearn.load("someone/tiny", "cpu"), sdlearn.load(original, "cpu"))
 
 
 FAILURES = {
-    "gated": ((403, "GatedRepo"), "is gated: accept its terms at .*/someone/tiny and set HF_TOKEN"),
-    "gone": ((404, "RepoNotFound"), "withdrawn, is misspelt, or is private"),
-    "private": ((401, "RepoNotFound"), "withdrawn, is misspelt, or is private"),
-    "forbidden": (403, r"closed to you \(status 403\).*HF_TOKEN"),
-    "disabled": ((403, "DisabledRepo"), r"closed to you \(status 403\)"),
-    "busy": (429, "with status 429: try again later"),
-    "down": (503, "with status 503: try again later"),
+    "gated": ((403, "GatedRepo"), "gated.*/someone/tiny.*HF_TOKEN"),
+    "gone": ((404, "RepoNotFound"), "withdrawn.*misspelt.*private"),
+    "private": ((401, "RepoNotFound"), "withdrawn.*misspelt.*private"),
+    "forbidden": (403, "403.*HF_TOKEN"),
+    "disabled": ((403, "DisabledRepo"), "closed.*403"),
+    "busy": (429, "429.*later"),
+    "down": (503, "503.*later"),
 }
 
 
@@ -628,23 +628,23 @@ def test_each_refusal_of_the_hub_says_what_to_do(failure, hub):
     hub({"someone/tiny": answer})
     with pytest.raises(OSError, match=said) as caught:
         sdlearn.load("someone/tiny", "cpu")
-    assert "sdlearn.load('emoji')" in str(caught.value)
+    assert "emoji" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_token_that_is_refused_says_so(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     hub({"someone/tiny": 401})
-    with pytest.raises(OSError, match=r"refuses your token \(status 401\): renew HF_TOKEN at .*/settings/tokens"):
+    with pytest.raises(OSError, match=r"token.*401.*HF_TOKEN.*/settings/tokens"):
         sdlearn.load("someone/tiny", "cpu")
 
 
 # What hf_xet, the downloader of large files, raises is always a RuntimeError.
 BROKEN_OFF = {
-    "lost": (RuntimeError("Task error: CAS Client Error: error sending request"), "someone/tiny broke off .*again"),
-    "full": (RuntimeError("I/O error: No space left on device (os error 28)"), "is full .*: free some, or set HF_HOME"),
-    "full, too": (OSError(errno.ENOSPC, "No space left on device"), r"is full \(No space left on device\)"),
-    "read-only": (PermissionError(errno.EACCES, "Permission denied", "/cache"), "/cache cannot be written .*HF_HOME"),
+    "lost": (RuntimeError("Task error: CAS Client Error: error sending request"), "someone/tiny.*again"),
+    "full": (RuntimeError("I/O error: No space left on device (os error 28)"), "full.*HF_HOME"),
+    "full, too": (OSError(errno.ENOSPC, "No space left on device"), "full.*No space left"),
+    "read-only": (PermissionError(errno.EACCES, "Permission denied", "/cache"), "/cache.*written.*HF_HOME"),
 }
 
 
@@ -663,14 +663,14 @@ def test_a_download_that_breaks_off_says_what_to_do(failure, original, hub, monk
 
 
 def test_no_network_says_so(cache):
-    with pytest.raises(OSError, match=r"cannot be reached.*check the connection.*sdlearn\.load\('emoji'\)") as caught:
+    with pytest.raises(OSError, match=r"cannot be reached.*connection.*emoji") as caught:
         sdlearn.load("sd-1.5", "cpu")
     assert str(caught.value).count("cannot be reached") == 1  # though it has two homes
 
 
 def test_offline_mode_says_so(cache, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match="not in the cache and HF_HUB_OFFLINE is set: unset it"):
+    with pytest.raises(OSError, match=r"cache.*HF_HUB_OFFLINE.*unset"):
         sdlearn.load("sd-1.5", "cpu")
 
 
@@ -678,7 +678,7 @@ def test_a_full_disk_is_noticed_before_the_download(original, hub, monkeypatch):
     server = hub({"someone/tiny": original})
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 0))
-    with pytest.raises(OSError, match=r"is full \(.* GB are needed and 0\.0 GB are free\): free some, or set HF_HOME"):
+    with pytest.raises(OSError, match=r"full.*GB.*0\.0 GB.*HF_HOME"):
         sdlearn.load("someone/tiny", "cpu")
     assert server.fetched == []
 
@@ -686,7 +686,7 @@ def test_a_full_disk_is_noticed_before_the_download(original, hub, monkeypatch):
 def test_a_repository_of_another_kind_is_refused_before_it_is_downloaded(folder, hub):
     shutil.rmtree(folder / "unet")
     server = hub({"someone/flux": folder})
-    with pytest.raises(OSError, match=r"someone/flux is no Stable Diffusion 1 or 2 model.*no folder unet"):
+    with pytest.raises(OSError, match=r"someone/flux.*unet"):
         sdlearn.load("someone/flux", "cpu")
     assert server.fetched == []
 

@@ -6,41 +6,44 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from reference import PAGE, STEPS, TOLERANCE, scheduler, table
+from toy import ORDER_STEPS, order
 
 import sdlearn
+from sdlearn import text
+from sdlearn.pictures import open_image
 from sdlearn.samplers import SAMPLERS
 from sdlearn.schedule import NoiseSchedule
-
-PAGE = Path(__file__).parents[1] / "notebooks" / "conventions.md"
-
-
-def table(section: str) -> list[list[str]]:
-    """The cells of the first table under a heading, without its head."""
-    body = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines() if line.startswith("|")]
-    return rows[2:]
 
 
 @pytest.mark.parametrize("function", [sdlearn.text_to_image, sdlearn.image_to_image, sdlearn.inpaint, sdlearn.denoise])
 def test_every_option_is_explained(function):
-    explained = set(re.findall(r"`(\w+)", " ".join(row[0] for row in table("Options"))))
+    explained = set(re.findall(r"`(\w+)", " ".join(row[0] for row in table("Options")[1:])))
     assert set(inspect.signature(function).parameters) - {"sd", "options"} <= explained
 
 
 def test_every_sampler_stands_beside_its_scheduler_and_spacing():
-    rows = {name: row for row in table("Samplers") for name in re.findall(r"`([^`]+)`", row[0])}
+    rows = {name: row for row in table("Samplers")[1:] for name in re.findall(r"`([^`]+)`", row[0])}
     assert set(rows) == set(SAMPLERS)
     for name, sampler in SAMPLERS.items():
         assert sampler.scheduler in rows[name][1] or (sampler.karras and "use_karras_sigmas=True" in rows[name][1])
         assert rows[name][2] == sampler.spacing
+        if sampler.karras:
+            assert rows[name][3] == "as without" and sampler.solver is SAMPLERS[name.removesuffix("_karras")].solver
+        elif sampler.eta:
+            assert rows[name][3] == "stochastic"
+        else:
+            assert float(rows[name][3]) == pytest.approx(order(name), abs=0.01)
 
 
 def test_every_symbol_is_an_attribute():
-    named = re.findall(r"`schedule\.(\w+)`", PAGE.read_text(encoding="utf-8"))
+    named = re.findall(r"`schedule\.(\w+)`", PAGE)
     assert len(named) >= 6
     assert all(hasattr(NoiseSchedule(), name) for name in named)
 
@@ -48,11 +51,57 @@ def test_every_symbol_is_an_attribute():
 def test_the_measured_errors_are_within_the_bound_but_for_the_two_that_are_explained():
     above = {
         (name.strip("`"), column)
-        for name, *errors in table("Equal to diffusers, measured")
+        for name, *errors in table("Equal to diffusers, measured")[1:]
         for column, error in enumerate(errors)
         if float(error) > 1e-5
     }
-    assert above <= {("plms", 3), ("lms", 3)}
+    assert above == {("plms", 3), ("lms", 3)}
+    assert float(re.search(r"diffusers' own PLMS moves\s+by ([\de-]+)", PAGE)[1]) > TOLERANCE
+
+
+def diffusers_timesteps(spacing: str, n: int) -> list[int]:
+    theirs = scheduler("ddim", NoiseSchedule(), spacing)
+    theirs.set_timesteps(n)
+    return theirs.timesteps.tolist()
+
+
+def is_white(value: int) -> bool:
+    return open_image(Image.new("I", (1, 1), value)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def stated(sd) -> Iterator[str]:
+    """What the page says in numbers, with the numbers as they come out of the code."""
+    schedule, trailing = NoiseSchedule(), diffusers_timesteps("trailing", 61)
+    total, first = schedule.num_train_timesteps, schedule.timesteps(1)[0]
+    last, *_, lowest = schedule.timesteps(5, "linspace")
+    too_many = [n for n in range(2, 104) if len(diffusers_timesteps("trailing", n)) > n]
+    whites = [white for white in (255, 1023, 4095, 16383, 65535) if is_white(white)]
+    tokens = sd.tokenizer.model_max_length
+    (_, more), (_, less) = text.parse_weights("(a)") + text.parse_weights("[a]")
+    zero_snr = scheduler("euler", replace(schedule, rescale_betas_zero_snr=True), "trailing")
+
+    yield f"A training timestep, 0 to {last}:"
+    yield "white is the first of {}, {} and {} that".format(*whites)
+    yield f"`leading` $i \\lfloor T/n \\rfloor + {schedule.timesteps(50)[-1]}$"
+    yield f"`trailing` $T - iT/n - {total - schedule.timesteps(5, 'trailing')[0]}$"
+    yield f"`linspace` $n$ from $T - {total - last}$ to {lowest}"
+    yield f"(B, {tokens} n, D)"
+    yield f"Chunks of {tokens - 2} tokens"
+    yield f"`(word)` = {more:g}, `[word]` = 1/{1 / less:g}:"
+    yield "between {} and {} steps".format(*ORDER_STEPS)
+    yield f"The bound in the tests is {TOLERANCE:.0e}.".replace("e-0", "e-")
+    yield "at {}, {}, {}, {} and {} steps, with".format(*STEPS)
+    yield f"where $n$ does not divide {total} | steps to $t - \\lfloor {total}/n \\rfloor$"
+    yield f"some $n$ ({too_many[0]}, {too_many[1]}, ...) | one timestep too many, at {trailing[-1]} |"
+    yield f"one step | starts at timestep {diffusers_timesteps('linspace', 1)[0]} | starts at {last} |"
+    yield rf"$\sigma = {zero_snr.sigmas.max():g}$"
+    yield f"| Steps {total} with `leading` spacing | IndexError | an error that names the cure | The offset of {first} "
+    yield f"| One step with `leading` spacing | asks at timestep {first} "
+
+
+def test_the_numbers_on_the_page_are_those_of_the_code(emoji):
+    lines = " ".join(PAGE.split())
+    assert [said for said in stated(emoji) if said not in lines] == []
 
 
 # -- the rooms ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ import tomllib
 import zipfile
 
 import pytest
+import torch
 import yaml
+from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 import sdlearn
@@ -31,7 +33,8 @@ def test_importing_sdlearn_is_quick_and_loads_no_heavy_library():
     code = "import sys, time; t = time.perf_counter(); import sdlearn; print(time.perf_counter() - t, *sys.modules)"
     seconds, *modules = min((run_python(code).split() for _ in range(3)), key=lambda words: float(words[0]))
     assert float(seconds) < 0.5
-    assert not {"torch", "diffusers", "transformers", "matplotlib"} & set(modules)
+    heavy = {"torch", "numpy", "PIL", "diffusers", "transformers", "accelerate", "huggingface_hub", "matplotlib"}
+    assert not heavy & set(modules)
 
 
 def test_conda_environment_is_in_step_with_pyproject():
@@ -65,8 +68,8 @@ def test_readme_maps_every_notebook_with_its_badge():
 
 
 def test_readme_links_lead_to_files():
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
+    assert len(targets) > 10 and [target for target in targets if not (ROOT / target).exists()] == []
     assert COVER.stat().st_size < 150_000
 
 
@@ -109,8 +112,7 @@ def test_wheel_is_small_enough_to_publish(wheel):
 def test_wheel_carries_a_model_that_diffusers_loads(installed):
     found = run_python("import sdlearn; print(sdlearn.model_path())", PYTHONPATH=str(installed))
     assert found == str(installed / "sdlearn" / "emoji")
-    code = f"import diffusers; print(diffusers.StableDiffusionPipeline.from_pretrained({found!r}).unet.dtype)"
-    assert run_python(code) == "torch.float32"
+    assert StableDiffusionPipeline.from_pretrained(found).unet.dtype == torch.float32
 
 
 def test_wheel_carries_the_notebooks_that_the_course_command_lays_out(installed):

@@ -6,7 +6,9 @@ repeats the comparison with real networks, text and guidance.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -15,14 +17,13 @@ import scipy.integrate
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import TOLERANCE, relative_error, scheduler
-from toy import best_x0, flow, network, run, run_scheduler, smooth_levels
+from reference import STEPS, TOLERANCE, assert_stated, relative_error, scheduler
+from toy import gaussian_error, network, order, run, run_scheduler
 
 from sdlearn.samplers import SAMPLERS, get_sampler, karras_sigmas, lms_weights, noise_split
 from sdlearn.schedule import SPACINGS, Level, NoiseSchedule
 
 NOISE = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-STEPS = (3, 10, 20, 30, 50)
 
 
 def ours(name: str, schedule: NoiseSchedule, n: int, spacing: str | None = None, **options) -> torch.Tensor:
@@ -55,15 +56,26 @@ def steps_by_ratio(name: str, spacing: str, n: int) -> bool:
 # -- equal to diffusers ----------------------------------------------------------------------------------------------
 
 
+@cache
+def error(name: str, spacing: str, prediction_type: str, n: int) -> float:
+    schedule = NoiseSchedule(prediction_type=prediction_type)
+    return relative_error(ours(name, schedule, n, spacing), theirs(name, schedule, n, spacing))
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_sampler_is_its_diffusers_scheduler(name, spacing, prediction_type):
-    schedule = NoiseSchedule(prediction_type=prediction_type)
     for n in STEPS:
         if steps_by_ratio(name, spacing, n):
-            error = relative_error(ours(name, schedule, n, spacing), theirs(name, schedule, n, spacing))
-            assert error <= TOLERANCE, (n, error)
+            assert error(name, spacing, prediction_type, n) <= TOLERANCE, n
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_worst_error_is_the_one_on_the_page(name):
+    cases = itertools.product(SPACINGS, ("epsilon", "v_prediction"), STEPS)
+    worst = max(error(name, *case) for case in cases if steps_by_ratio(name, case[0], case[2]))
+    assert_stated(worst, name, "Formula", within=3)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "euler", "heun", "lms", "dpm++2m"])
@@ -196,23 +208,11 @@ ORDERS = {"ddim": (0.9, 1.1), "euler": (0.9, 1.1), "heun": (1.9, 2.1), "dpm++2m"
           "lms": (3.0, 4.0)}  # fmt: skip
 
 
-def gaussian_error(name: str, n: int, std: float = 0.5) -> float:
-    levels = smooth_levels(SAMPLERS[name], n)
-    x = torch.linspace(-2, 2, 9, dtype=torch.float64) * np.hypot(levels[0].signal * std, levels[0].noise)
-
-    def net(unit_x, sigma):
-        signal = 1 / np.hypot(1, sigma)
-        return (unit_x - signal * best_x0(unit_x, signal, signal * sigma, std)) / (signal * sigma)
-
-    return relative_error(run(SAMPLERS[name].solver(x, levels), net)[-1].latents, flow(x, levels[0], levels[-1], std))
-
-
 @pytest.mark.parametrize("name", ORDERS)
 def test_solver_converges_at_its_order_on_gaussian_data(name):
-    coarse, fine = gaussian_error(name, 64), gaussian_error(name, 128)
     low, high = ORDERS[name]
-    assert low <= np.log2(coarse / fine) <= high
-    assert fine < 0.02
+    assert low <= order(name) <= high
+    assert gaussian_error(name, 128) < 0.02
 
 
 def test_higher_order_pays_at_twenty_steps():

@@ -3,6 +3,7 @@
 import functools
 import re
 import threading
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -15,8 +16,6 @@ pytest.importorskip("jupyter_book", reason='the book needs its extra: pip instal
 PAGES = [path.stem for path in (*sorted(book.NOTEBOOKS.glob("*.md")), *book.notebooks())]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 SCRUBBERS = "div[id^=sdlearn-]"
-
-every_page = pytest.mark.parametrize("name", PAGES)
 
 
 @pytest.fixture(scope="session")
@@ -37,36 +36,56 @@ def address(site):
     server.shutdown()
 
 
-@pytest.fixture
-def open_page(browser, address):
-    """Opens a page of the book; page.troubles collects what went wrong while loading."""
-    contexts = []
+@contextmanager
+def visit(browser, address, name, **look):
+    """Opens a page of the book; page.troubles collects what goes wrong while it is open."""
+    context = browser.new_context(**look)
+    page = context.new_page()
+    page.set_default_timeout(120_000)  # a loaded machine is no defect of the page
+    page.name, page.troubles = name, []
+    page.on("console", lambda m: m.type in ("error", "warning") and page.troubles.append(m.text))
+    page.on("pageerror", lambda error: page.troubles.append(str(error)))
+    page.on("requestfailed", lambda request: page.troubles.append(f"failed: {request.url}"))
+    page.on("response", lambda r: r.status >= 400 and page.troubles.append(f"{r.status}: {r.url}"))
+    page.on(
+        "request",
+        lambda r: r.url.startswith((address, "data:", "blob:")) or page.troubles.append(f"another host: {r.url}"),
+    )
+    page.goto(f"{address}{name}.html", wait_until="networkidle")
+    yield page
+    context.close()
 
-    def open_page(name, viewport=DESKTOP, **options):
-        contexts.append(browser.new_context(viewport=viewport, **options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(120_000)  # a loaded machine is no defect of the page
-        page.troubles = []
-        page.on("console", lambda m: m.type in ("error", "warning") and page.troubles.append(m.text))
-        page.on("pageerror", lambda error: page.troubles.append(str(error)))
-        page.on("requestfailed", lambda request: page.troubles.append(f"failed: {request.url}"))
-        page.on("response", lambda r: r.status >= 400 and page.troubles.append(f"{r.status}: {r.url}"))
-        page.on(
-            "request",
-            lambda r: r.url.startswith((address, "data:", "blob:")) or page.troubles.append(f"another host: {r.url}"),
-        )
-        page.goto(f"{address}{name}.html", wait_until="networkidle")
-        return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
+@pytest.fixture(scope="module", params=PAGES)
+def page(request, browser, address):
+    """Every page once on a desk, in the light theme; the tests of one page follow each other."""
+    with visit(browser, address, request.param, viewport=DESKTOP, color_scheme="light") as page:
+        yield page
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def phone(request, browser, address):
+    """Every page once on a phone, in the dark theme."""
+    with visit(browser, address, request.param, viewport=PHONE, has_touch=True, color_scheme="dark") as page:
+        yield page
 
 
 def pictures(scrubber):
     """What a reader sees of a scrubber now."""
     see = "nodes => nodes.map(n => [n.src, n.style.clipPath, n.style.left])"
     return scrubber.locator("img, .edge").evaluate_all(see)
+
+
+def violations(page) -> str:
+    """What axe finds, in its words."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    rules = ["color-contrast", "image-alt", "svg-img-alt", "label", "button-name", "link-name", "document-title"]
+    for _ in range(5):
+        found = axe.Axe().run(page, options={"runOnly": rules}).response["violations"]
+        if not found:
+            break
+        page.wait_for_timeout(1000)  # a theme that is still being applied may show black on black for a moment
+    return "\n".join(f"{v['id']}: {n['html'][:300]} {n['failureSummary']}" for v in found for n in v["nodes"])
 
 
 # -- without a browser -------------------------------------------------------------------------------------------------
@@ -84,27 +103,32 @@ def test_every_notebook_is_in_the_map_of_concepts_and_on_the_landing_page():
         assert set(linked) == {notebook.name for notebook in book.notebooks()}
 
 
-# -- in a browser ------------------------------------------------------------------------------------------------------
+# -- on a desk, by daylight --------------------------------------------------------------------------------------------
 
 
-@every_page
-def test_page_is_complete_without_any_other_host(open_page, name):
-    page = open_page(name)
-    assert page.troubles == []
-    raw = page.locator(".math").evaluate_all("nodes => nodes.filter(n => !n.querySelector('mjx-container')).length")
-    assert raw == 0, "mathematics that was not typeset"
-    broken = page.locator("img").evaluate_all("nodes => nodes.filter(n => !n.naturalWidth).map(n => n.outerHTML)")
-    assert broken == []
+def test_a_page_begins_on_the_first_screen_and_the_landing_page_with_its_scrubber(page):
+    for viewport in (PHONE, DESKTOP):
+        page.set_viewport_size(viewport)
+        box = page.locator(SCRUBBERS if page.name == "index" else "h1").first.bounding_box()
+        assert box["y"] + box["height"] < viewport["height"]
 
 
-@every_page
-def test_scrubbers_move(open_page, name):
-    page = open_page(name)
+def test_links_lead_to_pages_of_the_site_and_buttons_to_the_notebook(page, address, site):
+    links = {unquote(link) for link in page.locator("a").evaluate_all("nodes => nodes.map(n => n.href)")}
+    inside = {link.removeprefix(address).split("#")[0].split("?")[0] for link in links if link.startswith(address)}
+    assert len(inside) > len(PAGES) / 2 and all((site / path).exists() for path in inside), inside
+    if page.name[0].isdigit():
+        path = f"notebooks/{page.name}.ipynb"
+        assert f"https://colab.research.google.com/github/sdlearn/sdlearn/blob/main/{path}" in links
+        assert f"https://mybinder.org/v2/gh/sdlearn/sdlearn/main?urlpath=lab/tree/{path}" in links
+        assert f"_sources/{page.name}.ipynb" in inside
+
+
+def test_scrubbers_move_and_play(page):
     scrubbers = page.locator(SCRUBBERS).all()
-    if name == "index" or name[0].isdigit():
-        assert scrubbers, "nothing to drag"
+    assert scrubbers or not (page.name == "index" or page.name[0].isdigit()), "nothing to drag"
     for scrubber in scrubbers:
-        slider = scrubber.locator("input[type=range]")
+        slider, play = scrubber.locator("input[type=range]"), scrubber.locator("button")
         slider.focus()
         page.keyboard.press("Home")
         first = pictures(scrubber)
@@ -114,56 +138,40 @@ def test_scrubbers_move(open_page, name):
         assert pictures(scrubber) != first
         page.keyboard.press("Home")
         assert pictures(scrubber) == first
-
-
-@every_page
-def test_play_plays(open_page, name):
-    page = open_page(name)
-    for scrubber in page.locator(SCRUBBERS).all():
-        play = scrubber.locator("button")
         if play.count():  # a comparison has none
-            scrubber.locator("input[type=range]").focus()
-            page.keyboard.press("Home")
-            first = pictures(scrubber)
             play.click()
             assert play.get_attribute("aria-label") == "Pause"
-            page.wait_for_timeout(1200)
+            for _ in range(100):
+                if pictures(scrubber) != first:
+                    break
+                page.wait_for_timeout(50)
             assert pictures(scrubber) != first
+            slider.press("Home")
+            assert play.get_attribute("aria-label") == "Play"
 
 
-@every_page
-def test_page_fits_a_phone(open_page, name):
-    page = open_page(name, viewport=PHONE, has_touch=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+def test_contrast_and_text_alternatives_pass_axe(page):
+    assert not violations(page)
 
 
-@every_page
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast_and_text_alternatives_pass_axe(open_page, name, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    page = open_page(name, color_scheme=scheme)
-    rules = ["color-contrast", "image-alt", "svg-img-alt", "label", "button-name", "link-name", "document-title"]
-    for _ in range(5):
-        found = axe.Axe().run(page, options={"runOnly": rules}).response["violations"]
-        if not found:
-            break
-        page.wait_for_timeout(1000)  # a theme that is still being applied may show black on black for a moment
-    told = [f"{v['id']}: {node['html'][:300]} {node['failureSummary']}" for v in found for node in v["nodes"]]
-    assert not told, "\n".join(told)
+def test_page_is_complete_without_any_other_host(page):
+    """The last of a page: nothing went wrong under the hand of the tests before, either."""
+    assert page.troubles == []
+    raw = page.locator(".math").evaluate_all("nodes => nodes.filter(n => !n.querySelector('mjx-container')).length")
+    assert raw == 0, "mathematics that was not typeset"
+    broken = page.locator("img").evaluate_all("nodes => nodes.filter(n => !n.naturalWidth).map(n => n.outerHTML)")
+    assert broken == []
 
 
-@pytest.mark.parametrize("notebook", book.notebooks(), ids=lambda notebook: notebook.stem)
-def test_buttons_lead_to_the_notebook(open_page, site, notebook):
-    page = open_page(notebook.stem)
-    links = [unquote(link) for link in page.locator("a").evaluate_all("nodes => nodes.map(n => n.href)")]
-    path = f"notebooks/{notebook.name}"
-    assert f"https://colab.research.google.com/github/sdlearn/sdlearn/blob/main/{path}" in links
-    assert f"https://mybinder.org/v2/gh/sdlearn/sdlearn/main?urlpath=lab/tree/{path}" in links
-    assert any(link.endswith(f"/_sources/{notebook.name}") for link in links)
-    assert (site / "_sources" / notebook.name).is_file()
+# -- on a phone, in the dark -------------------------------------------------------------------------------------------
 
 
-def test_landing_page_shows_a_scrubber_on_the_first_screen(open_page):
-    for viewport in (DESKTOP, PHONE):
-        box = open_page("index", viewport=viewport).locator(SCRUBBERS).first.bounding_box()
-        assert box["y"] + box["height"] < viewport["height"]
+def test_page_fits_a_phone(phone):
+    assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_contrast_and_text_alternatives_pass_axe_in_the_dark(phone):
+    assert phone.evaluate("document.documentElement.dataset.theme") == "dark"
+    phone.set_viewport_size(DESKTOP)  # there is more to see: the lists beside the page
+    assert not violations(phone)
+    assert phone.troubles == []

@@ -14,9 +14,10 @@ import inspect
 
 import numpy as np
 import torch
+from reference import relative_error
 from torch import Tensor
 
-from sdlearn.samplers import Sampler, Solver
+from sdlearn.samplers import SAMPLERS, Sampler, Solver
 from sdlearn.sampling import Step, solve
 from sdlearn.schedule import Level
 
@@ -68,3 +69,24 @@ def smooth_levels(sampler: Sampler, n: int, sigma_max: float = 10.0, sigma_min: 
     sigmas = np.linspace(sigma_max ** (1 / 7), sigma_min ** (1 / 7), n + 1) ** 7
     signals = np.ones(n + 1) if sampler.grid == "sigmas" else 1 / np.sqrt(1 + sigmas**2)
     return tuple(Level(float(s), float(a), float(a * s)) for a, s in zip(signals, sigmas, strict=True))
+
+
+ORDER_STEPS = (64, 128)
+
+
+def gaussian_error(name: str, n: int, std: float = 0.5) -> float:
+    """How far n steps of a sampler end from where the probability flow of Gaussian data takes them."""
+    levels = smooth_levels(SAMPLERS[name], n)
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64) * np.hypot(levels[0].signal * std, levels[0].noise)
+
+    def net(unit_x, sigma):
+        signal = 1 / np.hypot(1, sigma)
+        return (unit_x - signal * best_x0(unit_x, signal, signal * sigma, std)) / (signal * sigma)
+
+    return relative_error(run(SAMPLERS[name].solver(x, levels), net)[-1].latents, flow(x, levels[0], levels[-1], std))
+
+
+def order(name: str) -> float:
+    """How fast that error falls with the step size, between ORDER_STEPS."""
+    coarse, fine = (gaussian_error(name, n) for n in ORDER_STEPS)
+    return float(np.log2(coarse / fine) / np.log2(ORDER_STEPS[1] / ORDER_STEPS[0]))

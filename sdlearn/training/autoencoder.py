@@ -41,8 +41,9 @@ class AutoencoderLoss(nn.Module):
 
     channels: weight of the term that keeps all latent channels alive (`channel_loss`).
     kl: weight of the divergence from a standard normal distribution.
-    decoder_only: the encoder stays as it is, so the latents, and a UNet trained on them, stay valid. Half of the latents
-        get noise of up to `latent_noise` standard deviations, so that the decoder draws well from a UNet's latents, too.
+    decoder_only: the encoder stays as it is, so the latents, and a UNet trained on them, stay valid.
+    latent_noise: the most noise, in standard deviations, that half of the latents get when the decoder learns alone:
+        what a UNet makes is never exact.
     """
 
     def __init__(

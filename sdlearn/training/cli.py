@@ -6,7 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from .presets import SUBJECTS
+
 JUDGE_STEPS = 6000
+STOPPED_EARLY = 75  # sysexits' EX_TEMPFAIL: try again later
 
 
 def add_commands(subparsers) -> None:
@@ -51,8 +54,8 @@ def _add_judge(subparsers):
 
         artwork, vae = _artwork(args), _vae(args.vae)
         varied = Variety(pairs=0, hold_out=False)  # every combination, one subject to a picture
-        judge = train_judge(Pictures(artwork, variety=varied, seed=1), vae, steps=args.steps)
-        unseen = Pictures(artwork, variety=varied, seed=1000)
+        judge = train_judge(Pictures(artwork, vae.config.sample_size, varied, seed=1), vae, steps=args.steps)
+        unseen = Pictures(artwork, vae.config.sample_size, varied, seed=1000)
         measured = {"raw": measure_judge(judge, unseen), "round_trip": measure_judge(judge, unseen, vae)}
         save_judge(judge, args.folder, measured)
         print(json.dumps(measured, indent=1))
@@ -77,7 +80,7 @@ def _add_autoencoder(subparsers):
         usual = autoencoder.DECODER_SETTINGS if args.decoder_of else autoencoder.SETTINGS
         start = args.decoder_of or args.start
         vae = _vae(start).requires_grad_(True) if start else None
-        _report_stop(
+        return _report_stop(
             args,
             autoencoder.train_autoencoder(
                 _artwork(args), args.folder, vae, decoder_only=bool(args.decoder_of),
@@ -101,7 +104,7 @@ def _add_diffusion(subparsers):
 
         start = _model(args.start) if args.start else None
         vae = start.vae if start and not args.vae else _vae(args.vae)
-        _report_stop(
+        return _report_stop(
             args,
             diffusion.train_diffusion(
                 _artwork(args), vae, _tokenizer(), args.folder,
@@ -157,8 +160,9 @@ def _add_score(subparsers):
         from .score import score
 
         options = {"num_inference_steps": args.steps, "guidance_scale": args.guidance_scale, "sampler": args.sampler}
+        judge = load_judge(args.judge)
         result = score(
-            _model(args.model), load_judge(args.judge), None if args.no_artwork else _artwork(args),
+            _model(args.model), judge.to(_device()), None if args.no_artwork else _artwork(args, judge.subjects),
             count=args.pictures, seed=args.seed, held=args.held_out, **options,
         )  # fmt: skip
         print(json.dumps({**options, "seed": args.seed, **result}, indent=1))
@@ -192,16 +196,18 @@ def _settings(args, usual):
     return replace(usual, mixed_precision=mixed_precision(), **given)
 
 
-def _report_stop(args, result) -> None:
+def _report_stop(args, result) -> int:
+    """The exit status: not 0 for a run that stopped early, so that no script goes on with half a part."""
     print("stopped early; the same command goes on" if result is None else f"done: {args.folder}")
+    return STOPPED_EARLY if result is None else 0
 
 
-def _artwork(args):
+def _artwork(args, usual=SUBJECTS):
+    """The drawings of the subjects asked for on the command line, or of the `usual` ones."""
     from .artwork import load_artwork
     from .loop import processes
-    from .presets import SUBJECTS
 
-    subjects = _subjects(args.subjects) if args.subjects else SUBJECTS
+    subjects = _subjects(args.subjects) if args.subjects else usual
     with processes().main_process_first():  # one fetches and draws it, the others find it in the cache
         return load_artwork(args.cache, subjects).to(_device())
 

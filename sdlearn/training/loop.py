@@ -170,6 +170,8 @@ class _FlatMuon(torch.optim.Muon if hasattr(torch.optim, "Muon") else object):
     def __init__(self, parameters, settings: Settings):
         if not hasattr(torch.optim, "Muon"):
             raise ImportError("The optimizer 'muon' needs torch 2.9 or newer; use 'adamw'.")
+        if settings.mixed_precision == "fp16":  # whose loss scaling does not see the flattened gradients
+            raise ValueError("The optimizer 'muon' needs bf16 or full precision; use 'adamw'.")
         self._whole = list(parameters)
         flat = [nn.Parameter(p.detach().view(len(p), -1)) for p in self._whole]  # the same memory
         super().__init__(
@@ -183,16 +185,15 @@ class _FlatMuon(torch.optim.Muon if hasattr(torch.optim, "Muon") else object):
 
 
 def _rate(optimizer, settings: Settings):
-    """Linear warm-up, a flat stretch, and 1 - sqrt down to nothing."""
-    from transformers import get_wsd_schedule
+    """Linear warm-up, a flat stretch, and 1 - sqrt down to nothing (transformers' `get_wsd_schedule`, which knows that
+    fall from 4.50 on only)."""
 
-    return get_wsd_schedule(
-        optimizer,
-        num_warmup_steps=settings.warmup,
-        num_decay_steps=settings.steps - settings.flat_until,
-        num_stable_steps=max(0, settings.flat_until - settings.warmup),
-        decay_type="1-sqrt",
-    )
+    def factor(step: int) -> float:
+        rise = (step + 1) / max(1, settings.warmup)
+        fall = 1 - (max(0, step - settings.flat_until) / max(1, settings.steps - settings.flat_until)) ** 0.5
+        return min(1.0, rise, max(0.0, fall))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def _ema(decay: float):

@@ -4,7 +4,8 @@
 #   RUN      folder of everything that is made (default: runs/emoji)
 #   LAUNCH   for several GPUs, or cores: "torchrun --nproc_per_node 2 -m sdlearn", with OMP_NUM_THREADS=1 on cores and
 #            BATCH="--batch-size N", N the share of one process
-#   MINUTES  "--minutes 8" ends each of the long parts after that time with a checkpoint, for machines lent by the hour
+#   MINUTES  "--minutes 8" ends a long part after that time with a checkpoint, and this script with it, for machines lent
+#            by the hour: the next part needs the whole of the one before
 set -e
 RUN=${RUN:-runs/emoji}
 LAUNCH=${LAUNCH:-sdlearn}
@@ -16,5 +17,6 @@ $LAUNCH train autoencoder $CACHE --run "$RUN/autoencoder" $BATCH $MINUTES
 $LAUNCH train diffusion $CACHE --run "$RUN/diffusion" --vae "$RUN/autoencoder/vae" --judge "$RUN/judge" $BATCH $MINUTES
 $LAUNCH train autoencoder $CACHE --run "$RUN/decoder" --decoder-of "$RUN/autoencoder/vae" $BATCH $MINUTES
 sdlearn train export --diffusion "$RUN/diffusion" --vae "$RUN/decoder/vae" --out "$RUN/model"
-cp -r "$RUN/judge" "$RUN/model/judge"
+mkdir -p "$RUN/model/judge"
+cp "$RUN/judge/"* "$RUN/model/judge"
 sdlearn train score $CACHE --model "$RUN/model" --judge "$RUN/judge" --held-out --pictures 400

@@ -145,7 +145,13 @@ def score(
 
     held: the model was trained with `Variety.hold_out`, so combinations it has seen and those it has not are scored
     apart.
+
+    Raises ValueError, before anything is drawn, for `artwork` and a judge of styles that the artwork is not drawn in.
     """
+    if artwork is not None:
+        foreign = [style for style in judge.styles if style not in STYLES]
+        if foreign:
+            raise ValueError(f"No artwork is drawn in the style {foreign[0]!r}: score without artwork (--no-artwork).")
     kinds = {"trained combinations": False, "held-out combinations": True} if held else {"combinations": None}
     result = {
         kind: obedience(sd, judge, prompts(judge, count, seed, which), seed, **options) for kind, which in kinds.items()
@@ -164,8 +170,9 @@ def score(
         scenes = Pictures(artwork, sd.height, replace(PLAIN, pairs=1.0), seed=1000 + seed).scenes(0, count)
         names = [tuple(artwork.subjects[artwork.subject[sprite]] for sprite in scene.sprites) for scene in scenes]
         result["two subjects, composed from the artwork"] = pair_obedience(unseen.compose(scenes).pixels, names, judge)
-        texts, meant = zip(*keyword_prompts(judge, artwork.keywords, count, seed), strict=True)
-        result["keywords"] = obedience(sd, judge, list(texts), seed, list(meant), **options)
+        if any(artwork.keywords.values()):
+            texts, meant = zip(*keyword_prompts(judge, artwork.keywords, count, seed), strict=True)
+            result["keywords"] = obedience(sd, judge, list(texts), seed, list(meant), **options)
         result["round trip, dB"] = round_trip_psnr(sd.vae, Pictures(artwork, sd.height, seed=1000 + seed))
         result["distance to the nearest training picture"] = nearest(sd, unseen, asked, judge, **options)
     return result

@@ -52,13 +52,13 @@ class Catalogue(tuple[Checkpoint, ...]):
     """The known checkpoints; printed as a table."""
 
     def __repr__(self) -> str:
-        rows = [("name", "pixels", "parameters", "half precision", "here", "licence")]
+        row = "{:25}{:8}{:12}{:16}{:9}{}".format
+        lines = [row("name", "pixels", "parameters", "half precision", "here", "licence")]
         for c in self:
             here = "shipped" if not c.ids else "yes" if c.cached else "no"
-            size = (f"{c.parameters / 1e6:,.0f} M", f"{c.gigabytes:.2f} GB")
-            rows.append((c.name, str(c.pixels), *size, here, c.licence))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+            size = (str(c.pixels), f"{c.parameters / 1e6:,.0f} M", f"{c.gigabytes:.2f} GB")
+            lines.append(row(c.name, *size, here, c.licence))
+        return "\n".join(lines)
 
 
 _VERSION_1, _VERSION_2 = 1_066_235_307, 1_289_952_427  # parameters

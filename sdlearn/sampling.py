@@ -56,13 +56,15 @@ def solve(
     prediction_type: what the output stands for, a name in PREDICTION_TYPES.
     blend: what takes the place of x when a level is reached (inpainting).
     """
-    index, (x, level) = 0, next(solver)
+    x, level = next(solver)
+    index = 0
     while level is not CLEAN:
         prediction = Prediction(x, ask(x, level), level, prediction_type)
         x, reached = _step(solver, x, prediction)
         x = blend(x, reached) if blend else x
         yield Step(index, level.timestep, level.sigma, x, prediction.x0)
-        index, level = index + 1, reached
+        level = reached
+        index += 1
 
 
 def _step(solver: samplers.Solver, x: Tensor, prediction: Prediction) -> tuple[Tensor, Level]:

@@ -103,11 +103,8 @@ class Settings:
     __hash__ = None
 
     def difference(self, found: dict) -> str | None:
-        """The first setting that was written with another value, or that cannot be compared; None if all are the same.
-
-        Older pictures lack some names: those settings were the default ones.
-        """
-        usual = {f.name: f.default for f in fields(self)} | {"negative_prompt": ""}
+        """The first setting that was written with another value, or cannot be compared; None if all are the same."""
+        usual = {f.name: f.default for f in fields(self)} | {"negative_prompt": ""}  # where older pictures lack names
         wanted, found = usual | self.written(), usual | {"model": self.model, "dtype": self.dtype} | found
         differ = (name for name in usual if found[name] != wanted[name] or isinstance(wanted[name], Kind))
         return next(differ, None)
@@ -123,7 +120,7 @@ def _texts(name: str, value: object) -> str | tuple[str, ...]:
 
 
 def _seeds(name: str, value: object) -> tuple[int, ...]:
-    several = isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "shape", None) != ()
+    several = isinstance(plain(value), Iterable) and not isinstance(value, str)
     return tuple(CHECKS["seed"](name, seed) for seed in (value if several else [value]))
 
 

@@ -161,20 +161,21 @@ class _Columns(nn.Module):
 
 def _join_projections(unet: nn.Module) -> nn.Linear:
     """One Linear that makes all keys and values at once; `unet` then takes its product in the place of text states."""
-    places = [(attention, name) for attention in _cross_attentions(unet) for name in ("to_k", "to_v")]
-    weight = torch.cat([getattr(*place).weight for place in places])
+    weight = torch.cat([getattr(attention, name).weight for attention, name in _projections(unet)])
     joined = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     joined.weight = nn.Parameter(weight, requires_grad=False)
     start = 0
-    for attention, name in places:
+    for attention, name in _projections(unet):
         end = start + getattr(attention, name).out_features
         setattr(attention, name, _Columns(start, end))
         start = end
     return joined
 
 
-def _cross_attentions(unet: nn.Module) -> list[nn.Module]:
-    return [module.attn2 for module in unet.modules() if getattr(module, "attn2", None) is not None]
+def _projections(unet: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Where keys and values are made of the text: every cross-attention, with the names of its two projections."""
+    attentions = [block.attn2 for block in unet.modules() if getattr(block, "attn2", None) is not None]
+    return [(attention, name) for attention in attentions for name in ("to_k", "to_v")]
 
 
 def _obstacle(unet: nn.Module) -> str | None:
@@ -189,7 +190,7 @@ def _obstacle(unet: nn.Module) -> str | None:
                  "mid_block_only_cross_attention", "only_cross_attention"):  # fmt: skip
         if np.any(unet.config.get(name)):  # text comes in by another door, which Stable Diffusion has not
             return f"its config has {name}"
-    projections = [getattr(attention, name) for attention in _cross_attentions(unet) for name in ("to_k", "to_v")]
-    if not projections or any(type(linear) is not nn.Linear or linear.bias is not None for linear in projections):
+    linears = [getattr(attention, name) for attention, name in _projections(unet)]
+    if not linears or any(type(linear) is not nn.Linear or linear.bias is not None for linear in linears):
         return "its projections are not plain matrices (LoRA, quantised, or fused already)"
     return None

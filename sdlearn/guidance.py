@@ -11,13 +11,12 @@ w is guidance_scale - 1. A negative prompt is nothing but another text in the pl
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from .schedule import Level, number
+from .schedule import Level
 
 GuidanceScale = float | Callable[[Level], float]
 
@@ -59,9 +58,3 @@ class interval:
 
     def __call__(self, level: Level) -> float:
         return self.guidance_scale if self.sigma_low < level.sigma <= self.sigma_high else 1.0
-
-
-def scale_at(guidance_scale: GuidanceScale, level: Level) -> float:
-    """The number in force at one level."""
-    scale = guidance_scale(level) if callable(guidance_scale) else guidance_scale
-    return number("guidance_scale", scale, low=-math.inf)

@@ -216,8 +216,8 @@ class Sampler:
         levels = GRIDS[self.grid](self, schedule, num_inference_steps, spacing)
         top = levels[0]
         if schedule.prediction_type == "epsilon" and schedule.alpha_bar[round(top.timestep)] == 0:
-            cure = "take a model with prediction_type='v_prediction', or spacing='leading', which does not go there"
-            raise ValueError(f"Noise prediction says nothing about x_0 at zero signal-to-noise ratio; {cure}.")
+            needed = "a model with prediction_type='v_prediction', or spacing='leading', which does not go there"
+            raise ValueError(f"Pure noise says nothing about x_0; a schedule that ends in it needs {needed}.")
         start_step = whole_number("start_step", start_step, 0, len(levels) - 2)
         # diffusers rounds this down to sigma_max unless the spacing is "leading"; the pictures depend on it.
         init_scale = 1.0 if self.grid != "sigmas" else top.sigma if spacing != "leading" else math.hypot(1, top.sigma)

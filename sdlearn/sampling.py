@@ -56,13 +56,15 @@ def solve(
     prediction_type: what the output stands for, a name in PREDICTION_TYPES.
     blend: what takes the place of x when a level is reached (inpainting).
     """
-    index, (x, level) = 0, next(solver)
+    x, level = next(solver)
+    index = 0
     while level is not CLEAN:
         prediction = Prediction(x, ask(x, level), level, prediction_type)
         x, reached = _step(solver, x, prediction)
         x = blend(x, reached) if blend else x
         yield Step(index, level.timestep, level.sigma, x, prediction.x0)
-        index, level = index + 1, reached
+        level = reached
+        index += 1
 
 
 def _step(solver: samplers.Solver, x: Tensor, prediction: Prediction) -> tuple[Tensor, Level]:
@@ -140,8 +142,8 @@ def denoise(
 
     Everything is checked before the first step; a run whose numbers overflow ends in FloatingPointError.
     """
-    given = {name: value for name, value in locals().items() if name not in ("sd", "generator", "options")}
-    asked = _asked(sd, **given | options)
+    named = {name: value for name, value in locals().items() if name not in ("sd", "generator", "options")}
+    asked = _asked(sd, **named, **options)
     return _run(sd, asked, Batch(asked, generator))
 
 
@@ -251,7 +253,8 @@ def _asked(sd: StableDiffusion, *given, **options) -> Settings:
 def _run(sd: StableDiffusion, asked: Settings, batch: Batch) -> Iterator[Step]:
     """The steps of a run; everything is checked, and all that a step needs is made, before they begin."""
     shape, plan = (batch.size, *_latent_shape(sd, asked)), _plan(sd, asked)
-    scales = [guidance.scale_at(asked.guidance_scale, level) for level in plan.levels[:-1]]
+    scale = asked.guidance_scale if callable(asked.guidance_scale) else lambda level: asked.guidance_scale
+    scales = [number("guidance_scale", scale(level), low=-math.inf) for level in plan.levels[:-1]]
     text = _text(sd, asked, batch.size, guided=any(scale != 1 for scale in scales))
     place = {"device": sd.device, "dtype": torch.float32}
     noise = draw_noise(batch.generators, shape) if asked.latents is None else asked.latents

@@ -114,7 +114,7 @@ class NoiseSchedule:
     def from_config(cls, config: dict) -> NoiseSchedule:
         """The schedule that a diffusers `scheduler_config.json` describes; keys of no concern here are passed over."""
         ours = {f.name for f in fields(cls) if f.init}
-        # A scheduler object records which values were its class's defaults; that spacing was nobody's choice.
+        # A scheduler object records which values were its class's defaults; that spacing was not chosen.
         if "timestep_spacing" in config.get("_use_default_values", ()):
             ours.remove("timestep_spacing")
         values = {k: v for k, v in config.items() if k in ours and v is not None}

@@ -156,7 +156,8 @@ def parse_weights(prompt: str) -> list[tuple[str, float]]:
             sign = text[-1]
             opening, usual = {")": ("(", 1.1), "]": ("[", 1 / 1.1)}[sign]
             if not marks or marks[-1][0] != opening:
-                raise ValueError(f"The prompt closes a {sign!r} it never opened; write \\{sign} for the sign itself.")
+                sentence = f"The prompt closes a {sign!r} that it never opened"
+                raise ValueError(f"{sentence}; write \\{sign} for the sign itself.")
             weight, start = float(mark.group(1) or usual), marks.pop()[1]
             spans[start:] = [(inner, outer * weight) for inner, outer in spans[start:]]
         else:

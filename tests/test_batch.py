@@ -57,7 +57,7 @@ def test_each_picture_of_a_batch_remembers_what_is_its_own(random_sd):
 
 
 def test_a_guidance_interval_is_written_and_draws_again(random_sd, tmp_path):
-    scale = guidance.interval(3.0, 0.5, 5.0)
+    scale = guidance.interval(np.float32(3.0), torch.tensor(0.5), 5)
     image = sdlearn.text_to_image(random_sd, "a fox", seed=5, num_inference_steps=3, guidance_scale=scale)
     found = saved(image, tmp_path)
     assert found["guidance_scale"] == {"guidance_scale": 3.0, "sigma_low": 0.5, "sigma_high": 5.0}

@@ -78,10 +78,8 @@ def generate(
             with _writing(out):
                 for file, picture in zip(files, drawn, strict=True):
                     save_image(picture, file)
-                with open(
-                    out / INDEX, "ab", buffering=0
-                ) as index:  # at once, or processes would cut each other's lines
-                    index.write(_lines(files))
+                with open(out / INDEX, "ab", buffering=0) as index:
+                    index.write(_lines(files))  # at once, or processes would cut each other's lines
             bar.update(len(files))
     processes.wait_for_everyone()
     if processes.is_main_process:
@@ -124,7 +122,7 @@ def is_finished(file: Path, asked: Settings) -> bool:
         return True
     wanted = asked.written().get(name)
     if isinstance(wanted, Kind):
-        reason = f"does not hold its {name}, a {wanted} without a name, so nobody can tell whether it is the same"
+        reason = f"does not hold its {name}, a {wanted} without a name, so it cannot be compared"
     else:
         reason = f"was drawn with another {name} ({found.get(name)!r}, not {wanted!r})"
     raise ValueError(f"{file} {reason}; choose another --out, or the settings it was drawn with.")

@@ -85,8 +85,9 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section("notebooks")
         for name, seconds in took.items():
             terminalreporter.line(f"{name:35} " + (f"{seconds:6.1f} s" if seconds is not None else "did not finish"))
-    terminalreporter.section("tiers")
-    for name, spent in config.stash.get(TOOK, {}).items():
+    if tiers := config.stash.get(TOOK, {}):
+        terminalreporter.section("tiers")
+    for name, spent in tiers.items():
         line = "{tests:5} tests {wall:6.0f} s, {processor:6.0f} s of processor time".format(**spent)
         terminalreporter.line(f"{name:10}{line}")
     if peak := peak_memory():

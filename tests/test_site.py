@@ -3,7 +3,6 @@
 import functools
 import re
 import threading
-from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -36,10 +35,8 @@ def address(site):
     server.shutdown()
 
 
-@contextmanager
-def visit(browser, address, name, **look):
+def visit(context, address, name):
     """Opens a page of the book; page.troubles collects what goes wrong while it is open."""
-    context = browser.new_context(**look)
     page = context.new_page()
     page.set_default_timeout(120_000)  # a loaded machine is no defect of the page
     page.name, page.troubles = name, []
@@ -52,21 +49,32 @@ def visit(browser, address, name, **look):
         lambda r: r.url.startswith((address, "data:", "blob:")) or page.troubles.append(f"another host: {r.url}"),
     )
     page.goto(f"{address}{name}.html", wait_until="networkidle")
-    yield page
-    context.close()
+    return page
+
+
+@pytest.fixture(scope="session")
+def desk(browser):
+    with browser.new_context(viewport=DESKTOP, color_scheme="light") as context:
+        yield context
+
+
+@pytest.fixture(scope="session")
+def hand(browser):
+    with browser.new_context(viewport=PHONE, has_touch=True, color_scheme="dark") as context:
+        yield context
 
 
 @pytest.fixture(scope="module", params=PAGES)
-def page(request, browser, address):
+def page(request, desk, address):
     """Every page once on a desk, in the light theme; the tests of one page follow each other."""
-    with visit(browser, address, request.param, viewport=DESKTOP, color_scheme="light") as page:
+    with visit(desk, address, request.param) as page:
         yield page
 
 
 @pytest.fixture(scope="module", params=PAGES)
-def phone(request, browser, address):
+def phone(request, hand, address):
     """Every page once on a phone, in the dark theme."""
-    with visit(browser, address, request.param, viewport=PHONE, has_touch=True, color_scheme="dark") as page:
+    with visit(hand, address, request.param) as page:
         yield page
 
 

@@ -45,12 +45,6 @@ def artwork():
     return toy_artwork()
 
 
-@pytest.fixture(autouse=True)
-def any_latents_will_do(monkeypatch):
-    """Those of an autoencoder of six steps need not use all of their channels."""
-    monkeypatch.setattr(autoencoder, "LEAST_PARTICIPATION", 1.0)
-
-
 def silent(line):
     pass
 
@@ -158,11 +152,13 @@ def noise_and_line(step, process):
 
 
 def test_what_watches_a_run_is_logged_and_can_end_it(tmp_path):
-    loop.train(Line(), noise_and_line, SHORT, tmp_path / "a", watch=lambda model: {"slope": 0.5}, log=silent)
+    loop.train(
+        Line(), noise_and_line, SHORT, tmp_path / "a", watch=lambda model, step: {"slope": step / 12}, log=silent
+    )
     (line,) = map(json.loads, (tmp_path / "a" / "log.jsonl").read_text().splitlines())
     assert line["slope"] == 0.5 and line["step"] == 6 and line["samples"] == 12
 
-    def alarmed(model):
+    def alarmed(model, step):
         raise RuntimeError("alarm")
 
     with pytest.raises(RuntimeError, match="alarm"):
@@ -315,14 +311,16 @@ def test_participation_counts_the_channels_that_carry_something():
 
 
 def test_a_run_whose_latents_collapse_is_stopped(artwork, tmp_path, monkeypatch):
-    monkeypatch.setattr(autoencoder, "LEAST_PARTICIPATION", 3.0)
     vae = small_vae()
     with torch.no_grad():  # four copies of one channel
         vae.quant_conv.weight[:4] = vae.quant_conv.weight[:1]
+    young = replace(SHORT, steps=2)
+    autoencoder.train_autoencoder(artwork, tmp_path / "young", copy.deepcopy(vae), settings=young, log=silent)
+    monkeypatch.setattr(autoencoder, "SETTLED", 2)
     with pytest.raises(RuntimeError, match=r"latents.* 1\..* channels"):
-        autoencoder.train_autoencoder(artwork, tmp_path, vae, settings=replace(SHORT, steps=2), log=silent)
+        autoencoder.train_autoencoder(artwork, tmp_path, vae, settings=young, log=silent)
     autoencoder.train_autoencoder(  # whose latents are as they are
-        artwork, tmp_path / "decoder", vae, decoder_only=True, settings=replace(SHORT, steps=2), log=silent
+        artwork, tmp_path / "decoder", vae, decoder_only=True, settings=young, log=silent
     )
 
 

@@ -18,7 +18,10 @@ BLOCKS = (16, 32, 96, 160)
 SETTINGS = Settings(steps=9000, batch_size=16, learning_rate=1e-3, ema=0.999, sheet_every=500)
 DECODER_SETTINGS = Settings(steps=4000, batch_size=16, learning_rate=5e-4, ema=0.999, weight_decay=0.0)
 CROPPED = 0.6  # share of the steps, the first ones, on quarters of pictures: as much to learn from for half the work
-LEAST_PARTICIPATION = 3.0  # of four channels; a run that falls under it is stopped
+LEAST_PARTICIPATION = 3.0  # of four channels; a run that is under it is stopped
+SETTLED = (
+    1000  # steps until then: an untrained encoder begins at two, and the loss needs some hundred steps to part them
+)
 
 
 def new_autoencoder():
@@ -145,12 +148,12 @@ def train_autoencoder(
     fixed = replace(pictures, seed=settings.seed + 1).batch(0, 48).pixels
 
     @torch.no_grad()
-    def watch(model) -> dict[str, float]:
+    def watch(model, step: int) -> dict[str, float]:
         latents = model.vae.encode(fixed.to(model.vae.device)).latent_dist.mean
         output = model.vae.decode(latents).sample
         eigenvalues = channel_eigenvalues(latents)
         ratio = participation(eigenvalues)
-        if ratio < LEAST_PARTICIPATION and not decoder_only:
+        if ratio < LEAST_PARTICIPATION and step >= SETTLED and not decoder_only:
             raise RuntimeError(
                 f"The latents live in {ratio:.1f} of their channels (eigenvalues {eigenvalues.tolist()}): start again "
                 f"with a heavier channel_loss."

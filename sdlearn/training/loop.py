@@ -60,7 +60,7 @@ def train(
     settings: Settings,
     folder: str | Path,
     *,
-    watch: Callable[[nn.Module], dict[str, float]] | None = None,
+    watch: Callable[[nn.Module, int], dict[str, float]] | None = None,
     sheet: Callable[[nn.Module, Path], dict[str, float] | None] | None = None,
     minutes: float | None = None,
     until: int | None = None,
@@ -70,8 +70,8 @@ def train(
 
     inputs(step, process): the arguments of the model's forward at that step, made from them alone.
     folder: gets `checkpoint/` (and goes on from one that is there), `log.jsonl`, `sheet-<step>.png` from
-    sheet(model, path), and in `score.jsonl` what that measured, if it returns something. Both see the EMA weights.
-    watch(model): what to log beside the loss at every report; what it raises ends the run.
+    sheet(model, path), which sees the EMA weights, and in `score.jsonl` what that measured, if it returns something.
+    watch(model, step): what to log beside the loss at every report; what it raises ends the run.
     minutes, until: stop early, with a checkpoint, after so much time or so many steps. Call again to go on.
     """
     from accelerate import Accelerator
@@ -109,7 +109,7 @@ def train(
         steps.done += 1
         running = loss.detach() if running is None else running.lerp(loss.detach(), 0.05)
         if steps.done % 50 == 0 or steps.done == last:
-            watched = watch(model) if watch and accelerator.is_main_process else {}
+            watched = watch(model, steps.done) if watch and accelerator.is_main_process else {}
             _report(accelerator, settings, folder, steps.done, first, started, running, watched, log)
         if steps.done % settings.save_every == 0 and steps.done < last:
             _save(accelerator, checkpoint, settings)

@@ -334,6 +334,17 @@ def test_the_reconstruction_loss_is_nothing_for_the_picture_itself_and_feels_a_h
     assert (tinted.abs().mean() - lighter.abs().mean()).abs() < 1e-6 and tint > 2 * light
 
 
+def test_crops_are_cut_from_their_pictures_where_latents_meet():
+    place = torch.arange(64.0)
+    pictures = torch.stack([torch.stack((place.view(-1, 1).expand(64, 64), place.expand(64, 64)))] * 40)
+    pictures[20:] += 100
+    cut = autoencoder.crops(pictures, 8, generator(0))
+    assert cut.shape == (40, 2, 32, 32)
+    corners = cut[:, :, 0, 0] - torch.tensor([0, 100]).repeat_interleave(20).view(-1, 1)
+    assert set(corners.flatten().tolist()) == {0, 8, 16, 24, 32}
+    assert torch.equal(cut - cut[:, :, :1, :1], pictures[:, :, :32, :32] - pictures[:, :, :1, :1])
+
+
 def test_scaled_latents_have_unit_size(artwork, tmp_path):
     vae = autoencoder.train_autoencoder(artwork, tmp_path, small_vae(), settings=SHORT, log=silent)
     batch = Pictures(artwork, SIDE, Variety(hold_out=False)).batch(-1, 64)

@@ -19,9 +19,7 @@ SETTINGS = Settings(steps=9000, batch_size=16, learning_rate=1e-3, ema=0.999, sh
 DECODER_SETTINGS = Settings(steps=4000, batch_size=16, learning_rate=5e-4, ema=0.999, weight_decay=0.0)
 CROPPED = 0.6  # share of the steps, the first ones, on quarters of pictures: as much to learn from for half the work
 LEAST_PARTICIPATION = 3.0  # of four channels; a run that is under it is stopped
-SETTLED = (
-    1000  # steps until then: an untrained encoder begins at two, and the loss needs some hundred steps to part them
-)
+SETTLED = 1000  # steps before that counts: a new encoder's channels need some hundreds of them to part
 
 
 def new_autoencoder():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import sdlearn
-from sdlearn import autoencoder, sampling
+from sdlearn import pictures, sampling
 from sdlearn.batch import CHECKS, Batch, Settings
 from sdlearn.pictures import SETTINGS_KEY
 from sdlearn.samplers import SAMPLERS
@@ -190,7 +190,7 @@ def test_a_run_of_no_steps_is_checked_like_any_other(random_sd, options, kind):
 
 
 def test_a_size_is_checked_before_the_picture_is_resized(random_sd, monkeypatch):
-    monkeypatch.setattr(autoencoder, "fit", None)
+    monkeypatch.setattr(pictures, "fit", None)
     with pytest.raises(ValueError, match="pixels"):
         sdlearn.image_to_image(random_sd, Image.new("RGB", (64, 64)), "a fox", height=10**6, width=10**6)
 

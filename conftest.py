@@ -9,7 +9,6 @@ _build/executed is what the later tests look at and what the book is made of.
 
 import os
 import shutil
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,8 +27,7 @@ TIERS = {
     "models": "batch bench checkpoints cli figures optimize pipelines sampling training",
     "full": "notebooks site widgets",
 }
-EXECUTED = pytest.StashKey[list[Path]]()  # the copies that this run has executed
-TOOK = pytest.StashKey[dict[str, Counter]]()  # tier: its tests, their seconds, the seconds of processors
+BEFORE = pytest.StashKey[float]()  # seconds of processors when a test began
 
 
 def tier(path: Path) -> str | None:
@@ -56,40 +54,60 @@ def pytest_collection_modifyitems(items):
             item.add_marker(name)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n 2`: what is `full` keeps its order on one worker, and the others take the rest, file by file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByTier(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return "full" if tier(Path(file)) == "full" else file
+
+    config.option.loadscopereorder = False  # the notebooks, which take longest, begin
+    return ByTier(config, log)
+
+
 def processor_seconds() -> float:
     """Of this process and of those that it has waited for."""
     return sum(os.times()[:4])
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_protocol(item):
-    wall, processor = time.perf_counter(), processor_seconds()
-    yield
-    took = item.config.stash.setdefault(TOOK, {}).setdefault(tier(item.path) or "no tier", Counter())
-    took.update(tests=1, wall=time.perf_counter() - wall, processor=processor_seconds() - processor)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    now = processor_seconds()
+    report.tier, report.processor = tier(item.path) or "none", now - item.stash.get(BEFORE, now)
+    item.stash[BEFORE] = now
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    item.stash[BEFORE] = processor_seconds()
     if getattr(item, "nbmake", False):
         original = Path(item.filename)
         copy = book.executed_copy(original)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(original, copy)
         item.filename = str(copy)
-        item.config.stash.setdefault(EXECUTED, []).append(copy)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    took = {copy.stem: book.seconds(copy) for copy in config.stash.get(EXECUTED, [])}
-    if took:
+def pytest_terminal_summary(terminalreporter):
+    spent, finished = {}, {}
+    for report in (r for reports in terminalreporter.stats.values() for r in reports if hasattr(r, "tier")):
+        counts = {"tests": report.when == "setup", "wall": report.duration, "processor": report.processor}
+        spent.setdefault(report.tier, Counter()).update(counts)
+        if report.when == "call" and ".ipynb" in report.nodeid:
+            finished[Path(report.nodeid.split("::")[0]).stem] = report
+    if finished:
         terminalreporter.section("notebooks")
-        for name, seconds in took.items():
-            terminalreporter.line(f"{name:35} " + (f"{seconds:6.1f} s" if seconds is not None else "did not finish"))
-    if tiers := config.stash.get(TOOK, {}):
+        for name, report in sorted(finished.items()):
+            terminalreporter.line(f"{name:35} " + (f"{report.duration:6.1f} s" if report.passed else "did not finish"))
+    if spent:
         terminalreporter.section("tiers")
-    for name, spent in tiers.items():
-        line = "{tests:5} tests {wall:6.0f} s, {processor:6.0f} s of processor time".format(**spent)
-        terminalreporter.line(f"{name:10}{line}")
+        for name, sums in sorted(spent.items()):
+            line = "{tests:5} tests {wall:6.0f} s, {processor:6.0f} s of processor time".format(**sums)
+            terminalreporter.line(f"{name:10}{line}")
     if peak := peak_memory():
         terminalreporter.line(f"peak memory of one process: {peak / 2**20:.0f} MiB")
 

@@ -117,7 +117,7 @@ def test_every_notebook_is_in_the_map_of_concepts_and_on_the_landing_page():
 def test_a_page_begins_on_the_first_screen_and_the_landing_page_with_its_scrubber(page):
     for viewport in (PHONE, DESKTOP):
         page.set_viewport_size(viewport)
-        box = page.locator(SCRUBBERS if page.name == "index" else "h1").first.bounding_box()
+        box = page.locator(SCRUBBERS if page.name == "index" else "article h1").first.bounding_box()
         assert box["y"] + box["height"] < viewport["height"]
 
 

@@ -24,95 +24,41 @@ widgets), `tools` (the command line) and `training` (how the shipped model was m
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # for editors; at run time nothing is imported before it is used
-    from . import autoencoder as autoencoder
-    from . import batch as batch
-    from . import fast as fast
-    from . import guidance as guidance
-    from . import model as model
-    from . import pictures as pictures
-    from . import samplers as samplers
-    from . import sampling as sampling
-    from . import schedule as schedule
-    from . import text as text
+# ruff: noqa: F401 - what follows is for editors; at run time nothing is imported before it is used
+if TYPE_CHECKING:
+    from . import autoencoder, batch, fast, guidance, model, pictures, samplers, sampling, schedule, text
     from .batch import Settings
     from .fast import optimize
-    from .hub import architectures as architectures
-    from .hub import checkpoints as checkpoints
+    from .hub import architectures, checkpoints
     from .hub.checkpoints import load, model_path, models, quiet
     from .model import StableDiffusion
     from .pictures import read_settings, save_image
     from .samplers import SAMPLERS
     from .sampling import Step, denoise, image_to_image, inpaint, text_to_image
     from .schedule import NoiseSchedule
-    from .show import figures as figures
-    from .show import scrubber as scrubber
-    from .show import widgets as widgets
+    from .show import figures, scrubber, widgets
     from .show.scrubber import compare, scrub
-    from .tools import bench as bench
+    from .tools import bench
 
 __version__ = "0.1.0"
-__all__ = [
-    "SAMPLERS",
-    "NoiseSchedule",
-    "Settings",
-    "StableDiffusion",
-    "Step",
-    "__version__",
-    "compare",
-    "denoise",
-    "image_to_image",
-    "inpaint",
-    "load",
-    "model_path",
-    "models",
-    "optimize",
-    "quiet",
-    "read_settings",
-    "save_image",
-    "scrub",
-    "text_to_image",
-]
 
-# Where each public name lives. Nothing is imported before it is used: torch and diffusers take seconds.
-_HOME = {
-    "load": "hub.checkpoints",
-    "model_path": "hub.checkpoints",
-    "models": "hub.checkpoints",
-    "quiet": "hub.checkpoints",
-    "StableDiffusion": "model",
-    "NoiseSchedule": "schedule",
-    "Settings": "batch",
-    "SAMPLERS": "samplers",
-    "denoise": "sampling",
-    "Step": "sampling",
-    "text_to_image": "sampling",
-    "image_to_image": "sampling",
-    "inpaint": "sampling",
-    "save_image": "pictures",
-    "read_settings": "pictures",
-    "optimize": "fast",
-    "scrub": "show.scrubber",
-    "compare": "show.scrubber",
+# Where each public name and each room lives. Nothing is imported before it is used: torch and diffusers take seconds.
+_NAMES = {
+    "batch": ["Settings"],
+    "fast": ["optimize"],
+    "hub.checkpoints": ["load", "model_path", "models", "quiet"],
+    "model": ["StableDiffusion"],
+    "pictures": ["read_settings", "save_image"],
+    "samplers": ["SAMPLERS"],
+    "sampling": ["Step", "denoise", "image_to_image", "inpaint", "text_to_image"],
+    "schedule": ["NoiseSchedule"],
+    "show.scrubber": ["compare", "scrub"],
 }
-_ROOMS = {
-    "architectures": "hub.architectures",
-    "autoencoder": "autoencoder",
-    "batch": "batch",
-    "bench": "tools.bench",
-    "checkpoints": "hub.checkpoints",
-    "fast": "fast",
-    "figures": "show.figures",
-    "guidance": "guidance",
-    "model": "model",
-    "pictures": "pictures",
-    "samplers": "samplers",
-    "sampling": "sampling",
-    "schedule": "schedule",
-    "scrubber": "show.scrubber",
-    "text": "text",
-    "widgets": "show.widgets",
-}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+_UPSTAIRS = ["hub.architectures", "show.figures", "show.widgets", "tools.bench"]
+_ROOMS = {module.split(".")[-1]: module for module in ("autoencoder", "guidance", "text", *_NAMES, *_UPSTAIRS)}
+
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str):

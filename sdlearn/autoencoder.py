@@ -4,32 +4,18 @@
 
 The encoder gives a normal distribution for every latent, the decoder is a plain function. Latents are multiplied by
 `scaling_factor` (1 / their standard deviation), because the noise schedule assumes data of unit size. The left arrow is
-`pictures`; its names can be had here too.
+`pictures`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .pictures import (  # noqa: F401 - some for whoever looks for them here
-    SETTINGS_KEY,
-    Picture,
-    as_list,
-    check_shape,
-    fit,
-    open_image,
-    read_settings,
-    save_image,
-    to_images,
-    to_tensor,
-)
-
-if TYPE_CHECKING:
-    from .model import StableDiffusion
+from .model import StableDiffusion, check_model
+from .pictures import Picture, check_range, check_shape, to_tensor
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -41,8 +27,10 @@ def encode(sd: StableDiffusion, pictures: Tensor | Picture | Sequence[Picture], 
     generator: None gives the mean of the encoder's distribution; a CPU generator (one, or one per picture) draws from
     it, mean + std * eps, as the diffusers pipelines do.
     """
+    check_model(sd)
     x = pictures if isinstance(pictures, Tensor) else to_tensor(pictures)
     check_shape(x, 3, "H, W")
+    check_range(x)
     sd.latent_shape(*x.shape[2:])  # a size that does not divide is an error here, not a crop inside the network
     x = x.to(sd.device, sd.vae.dtype)
     distribution = sd.vae.encode(x).latent_dist
@@ -56,6 +44,9 @@ def encode(sd: StableDiffusion, pictures: Tensor | Picture | Sequence[Picture], 
 @torch.no_grad()
 def decode(sd: StableDiffusion, latents: Tensor) -> Tensor:
     """The pictures (B, 3, H, W) of scaled latents (B, C, h, w), float32, about [-1, 1] and not clipped."""
+    check_model(sd)
+    if hasattr(latents, "x0"):
+        raise TypeError("decode takes latents, not a whole Step; pass step.latents or step.x0.")
     check_shape(latents, sd.latent_channels, "h, w")
     z = latents.float() / sd.scaling_factor + (getattr(sd.vae.config, "shift_factor", None) or 0.0)
     return _finite(sd.vae.decode(z.to(sd.device, sd.vae.dtype)).sample.float(), "pixels", sd)

@@ -13,18 +13,20 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import InitVar, dataclass, fields, replace
+from dataclasses import InitVar, asdict, dataclass, fields, replace
 from functools import partial
+from types import FunctionType
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from .autoencoder import Generators
-from .guidance import GuidanceScale
+from .guidance import GuidanceScale, interval
 from .pictures import SETTINGS_KEY
 from .samplers import Sampler, get_sampler
-from .schedule import SPACINGS, number, whole_number
+from .schedule import SPACINGS, choice, number, plain, whole_number
+from .text import as_texts
 
 Prompt = str | Sequence[str]
 
@@ -33,7 +35,6 @@ Prompt = str | Sequence[str]
 class Settings:
     """What a picture, or a batch of them, is drawn from: the parameters of `sampling.denoise`, which explains them.
 
-    model, dtype: the name and number format of the model that drew; in a call they only stand beside the rest.
     Every value is brought to plain Python and checked here; what depends on a model is checked when it is there.
     """
 
@@ -60,7 +61,7 @@ class Settings:
     prompt_embeds: Tensor | None = None
     negative_prompt_embeds: Tensor | None = None
     progress: bool = True
-    model: str | None = None
+    model: str | None = None  # the name of the model that drew, and its number format: in a call only for comparison
     dtype: str | None = None
     generator: InitVar[None] = None
 
@@ -68,10 +69,9 @@ class Settings:
         if generator is not None:
             raise TypeError("Give seed or seeds instead of a generator: a picture remembers its seed.")
         for f in fields(self):
-            value = plain(getattr(self, f.name))
+            value = getattr(self, f.name)
             if f.name in CHECKS and not (value is None and f.default is None):
-                value = CHECKS[f.name](f.name, value)
-            object.__setattr__(self, f.name, value)
+                object.__setattr__(self, f.name, CHECKS[f.name](f.name, value))
         if self.seed is not None and self.seeds is not None:
             raise ValueError("Give either seed or seeds, not both.")
         if (self.prompt is None) == (self.prompt_embeds is None):
@@ -79,9 +79,7 @@ class Settings:
         if self.negative_prompt is not None and self.negative_prompt_embeds is not None:
             raise ValueError("Give either a negative_prompt or negative_prompt_embeds, not both.")
 
-    # A mapping of what was asked for, so that `text_to_image(sd, **settings)` asks for it again.
-
-    def keys(self) -> Iterator[str]:
+    def keys(self) -> Iterator[str]:  # with the next one: `text_to_image(sd, **settings)` asks for the same again
         return (f.name for f in fields(self) if getattr(self, f.name) is not None)
 
     def __getitem__(self, name: str) -> object:
@@ -89,62 +87,47 @@ class Settings:
 
     def by(self, sd) -> Settings:
         """The same settings, for that model to draw."""
-        return replace(self, model=sd.name, dtype=str(sd.dtype).removeprefix("torch."))
+        size = {"height": self.height or sd.height, "width": self.width or sd.width}
+        return replace(self, model=sd.name, dtype=str(sd.dtype).removeprefix("torch."), **size)
 
     def written(self) -> dict:
-        """The settings as JSON holds them. A function or a tensor cannot be written down: its kind stands for it."""
+        """The settings as JSON holds them; `Kind` stands for what it cannot hold."""
         found = {name: _written(self[name]) for name in self.keys() if name != "progress"}
         return {"prompt": None, "negative_prompt": ""} | found
 
     def __eq__(self, other: object) -> bool:
-        return self.written() == other.written() if isinstance(other, Settings) else NotImplemented
+        return (
+            isinstance(other, Settings) and (found := other.written()) == self.written() and not self.difference(found)
+        )
 
     __hash__ = None
 
     def difference(self, found: dict) -> str | None:
-        """The name of the first setting that was written with another value, or None; older files lack some names."""
-        usual = {f.name: f.default for f in fields(self)} | {"negative_prompt": "", "model": None, "dtype": None}
-        for name, value in self.written().items():
-            if found.get(name, value if name in ("model", "dtype") else usual[name]) != value:
-                return name
-        return None
+        """The first setting that was written with another value, or cannot be compared; None if all are the same."""
+        usual = {f.name: f.default for f in fields(self)} | {"negative_prompt": ""}  # where older pictures lack names
+        wanted, found = usual | self.written(), usual | {"model": self.model, "dtype": self.dtype} | found
+        differ = (name for name in usual if found[name] != wanted[name] or isinstance(wanted[name], Kind))
+        return next(differ, None)
 
 
-def plain(value: object) -> object:
-    """A single number of numpy's or torch's as Python's own, and anything else as it is."""
-    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+class Kind(str):
+    """The type of a value that a file cannot hold and that has no name, a lambda or a tensor: equal to no other."""
 
 
 def _texts(name: str, value: object) -> str | tuple[str, ...]:
-    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-    found = tuple(value) if several else (value,)
-    for text in found:
-        if not isinstance(text, str):
-            raise TypeError(f"A {name.replace('_', ' ')} is a string, not {type(text).__name__}: {text!r}.")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise ValueError(f"The {name} {text!r} holds half a character (a lone surrogate); read its file as UTF-8.")
-    return found if several else found[0]
-
-
-def _seed(name: str, value: object) -> int:
-    return whole_number("A seed", plain(value), 0, 2**63 - 1)
+    found = as_texts(name, value)
+    return value if isinstance(value, str) else found
 
 
 def _seeds(name: str, value: object) -> tuple[int, ...]:
-    values = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-    return tuple(_seed(name, seed) for seed in values)
-
-
-def _spacing(name: str, value: object) -> str:
-    if value not in SPACINGS:
-        raise ValueError(f"Unknown spacing {value!r}; choose one of {', '.join(SPACINGS)}.")
-    return value
+    several = isinstance(plain(value), Iterable) and not isinstance(value, str)
+    return tuple(CHECKS["seed"](name, seed) for seed in (value if several else [value]))
 
 
 def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
+    if not isinstance(plain(value), bool):
         raise TypeError(f"{name} must be True or False, not {value!r}.")
-    return value
+    return plain(value)
 
 
 def _tensor(name: str, value: object) -> Tensor:
@@ -155,29 +138,39 @@ def _tensor(name: str, value: object) -> Tensor:
     return value
 
 
+def _guidance_scale(name: str, value: object) -> GuidanceScale:
+    if isinstance(value, dict) and value.keys() == interval.__dataclass_fields__.keys():  # as a picture carries it
+        return interval(**value)
+    return value if callable(value) else number(name, value, low=-math.inf)
+
+
 # What brings a value into shape, or raises an error that names it; None passes where it is the default.
 CHECKS: dict[str, Callable[[str, object], object]] = {
     **dict.fromkeys(("prompt", "negative_prompt"), _texts),
-    "seed": _seed,
+    "seed": lambda name, value: whole_number("A seed", value, 0, 2**63 - 1),
     "seeds": _seeds,
     **dict.fromkeys(("num_inference_steps", "height", "width"), partial(whole_number, low=1)),
     **dict.fromkeys(("start_step", "clip_skip"), partial(whole_number, low=0)),
-    "guidance_scale": lambda name, value: value if callable(value) else number(name, value, low=-math.inf),
+    "guidance_scale": _guidance_scale,
     **dict.fromkeys(("guidance_rescale", "eta"), partial(number, high=1)),
     "sampler": lambda name, value: get_sampler(value),
-    "spacing": _spacing,
+    "spacing": partial(choice, names=SPACINGS),
     **dict.fromkeys(("long_prompt", "prompt_weights", "progress"), _flag),
     **dict.fromkeys(("latents", "image_latents", "mask", "unet_channels"), _tensor),
     **dict.fromkeys(("prompt_embeds", "negative_prompt_embeds"), _tensor),
 }
 
 
-def _written(value):
+def _written(value: object) -> object:
     if isinstance(value, str | int | float):
         return value
     if isinstance(value, tuple):
         return list(value)
-    return value.name if isinstance(value, Sampler) else type(value).__name__
+    if isinstance(value, interval | Sampler):
+        return value.name if isinstance(value, Sampler) else asdict(value)
+    if isinstance(value, FunctionType) and "<" not in value.__qualname__:  # neither a lambda nor a closure
+        return f"{value.__module__}.{value.__qualname__}"
+    return Kind(type(value).__name__)
 
 
 class Batch:
@@ -194,12 +187,10 @@ class Batch:
         # Without a seed one is drawn and recorded, so that a lucky picture can be drawn again.
         seeds = asked.seeds or ([secrets.randbelow(2**32) for _ in range(n)] if asked.seed is None else asked.seed)
         self.seeds = each(seeds, n)
-        self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in self.seeds]
-        if generator is not None:
-            self.generators = generator
-            for g in [generator] if one else generator:
-                if not isinstance(g, torch.Generator) or g.device.type != "cpu":
-                    raise TypeError(f"generator must be torch.Generator('cpu'), or one for each picture, not {g!r}.")
+        self.generators = generator or [torch.Generator("cpu").manual_seed(seed) for seed in self.seeds]
+        for g in [generator] if one else generator:
+            if g is not None and (not isinstance(g, torch.Generator) or g.device.type != "cpu"):
+                raise TypeError(f"generator must be torch.Generator('cpu'), or one for each picture, not {g!r}.")
         texts = zip(each(asked.prompt, n), each(asked.negative_prompt, n), self.seeds, strict=True)
         self.settings = [replace(asked, prompt=p, negative_prompt=neg, seed=s, seeds=None) for p, neg, s in texts]
 

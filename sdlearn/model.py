@@ -86,3 +86,9 @@ class StableDiffusion:
 
     def __repr__(self) -> str:
         return f"StableDiffusion({self.name!r}, {self.width}x{self.height} pixels, {self.dtype}, {self.device})"
+
+
+def check_model(sd: object) -> None:
+    """Raises TypeError where something else stands in a model's place, such as its name."""
+    if not isinstance(sd, StableDiffusion):
+        raise TypeError(f"sd must be a model from sdlearn.load(), not {type(sd).__name__}: {sd!r:.80}.")

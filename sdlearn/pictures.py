@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,11 +105,12 @@ def to_tensor(pictures: Picture | Sequence[Picture]) -> Tensor:
 def to_images(tensor: Tensor) -> list[Image.Image]:
     """A tensor (B, 3, H, W) in [-1, 1] as PIL images; values outside are clipped, as every picture format does.
 
-    Raises ValueError if any value is not finite: such a picture would come out black.
+    Raises ValueError if any value is not finite (such a picture would come out black), or far outside the range.
     """
     check_shape(tensor, 3, "H, W")
     if not torch.isfinite(tensor).all():
         raise ValueError("The picture holds values that are not finite and would come out black; decode in float32.")
+    check_range(tensor)
     # To 8 bits before the copy to the host: a quarter of the bytes.
     array = ((tensor.detach().float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return [Image.fromarray(a) for a in array.permute(0, 2, 3, 1).cpu().numpy()]
@@ -148,8 +150,19 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 0) -> 
 
 
 def check_shape(x: Tensor, channels: int, size: str) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"Expected a tensor of shape (B, {channels}, {size}), not {type(x).__name__}.")
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(f"Expected a tensor of shape (B, {channels}, {size}), not {tuple(x.shape)}.")
+
+
+def check_range(x: Tensor) -> None:
+    """Decoders overshoot [-1, 1] a little; values of ten and more are bytes that were never scaled."""
+    if not x.is_floating_point() or x.abs().max() > 10:
+        raise ValueError(
+            f"The pixels reach from {x.min().item():g} to {x.max().item():g}, not in [-1, 1]; "
+            f"bytes are brought there by x / 127.5 - 1."
+        )
 
 
 def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
@@ -157,6 +170,8 @@ def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
 
     The file appears only when it is complete: an interrupted run leaves no half-written picture behind.
     """
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"save_image writes one PIL image at a time, not {type(image).__name__}; save each by itself.")
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path.name} is not a .png: only PNG keeps the picture exact and carries its settings.")
@@ -165,10 +180,14 @@ def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
     info = PngImagePlugin.PngInfo()
     if SETTINGS_KEY in image.info:
         info.add_itxt(SETTINGS_KEY, image.info[SETTINGS_KEY])
-    partial = path.with_name(path.name + ".part")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # of this call alone
     try:
         image.save(partial, format="PNG", pnginfo=info)
         partial.replace(path)
+    except OSError as error:
+        raise OSError(
+            f"Cannot write {path} ({error.strerror or error}); make room, or choose a folder that you may write in."
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     return path

@@ -1,13 +1,9 @@
 """Samplers: who decides how to get from one noise level to the next.
 
-A run goes down a ladder of noise levels. At a `Level` the latents are
-
-    x = signal * x_0 + noise * eps
-
-and the network guesses what x_0 and eps look like from there. A solver is a coroutine: it yields latents and the level
-they are at, gets the network's `Prediction` for them, and takes its step. What it remembers is in its local variables.
-Every number in it is a Python float worked out in float64: on a GPU a step never waits for the host and never promotes
-a dtype. This is a whole solver, Euler's, and how to draw with it:
+At a `Level` the latents are x = signal * x_0 + noise * eps, and the network guesses what x_0 and eps look like from
+there. A solver is a coroutine: it yields latents and their level, is sent the network's `Prediction`, and takes its
+step. What it remembers is in its local variables, and every coefficient is a Python float worked out in float64: on a
+GPU a step never waits for the host and never promotes a dtype. This is a whole solver, Euler's:
 
     def mine(x, levels):
         for now, after in pairwise(levels):
@@ -17,45 +13,35 @@ a dtype. This is a whole solver, Euler's, and how to draw with it:
 
     text_to_image(sd, "a fox", sampler=Sampler("mine", mine, grid="training", spacing="leading"))
 
-Two scales are in use in the field, and one notation serves both:
-- variance preserving, signal^2 + noise^2 = 1 (DDPM, DDIM, PLMS, DPM++): the latents keep unit size;
-- full signal, signal = 1 and noise = sigma (Euler, Heun, LMS; Karras et al. 2022): the latents start at size sigma_max,
-  and the network's input is scaled back to unit size, which diffusers calls `scale_model_input`.
+Two scales are in use. DDPM, DDIM, PLMS and DPM++ preserve the variance, signal^2 + noise^2 = 1: the latents keep unit
+size. Euler, Heun and LMS keep signal = 1 and noise = sigma (Karras et al. 2022): the latents start at size sigma_max,
+and the network's input is scaled back to unit size, which diffusers calls `scale_model_input`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
 
-from .schedule import CLEAN, Level, NoiseSchedule, convert, number, whole_number
+from .schedule import CLEAN, Level, NoiseSchedule, choice, convert, number, whole_number
 
 
-@dataclass(frozen=True, eq=False)
 class Prediction:
-    """The network's answer for x at a level: its raw output, guidance included, and the same read as x_0 and eps."""
+    """The network's answer for x at a level: its raw output, guidance included, and the same read as x0 and eps."""
 
-    x: Tensor
-    output: Tensor
-    level: Level
-    prediction_type: str
-    x0: Tensor = field(init=False)
-    eps: Tensor = field(init=False)
-
-    def __post_init__(self):
-        x0, eps = convert(self.x, self.output, self.level.signal, self.level.noise, self.prediction_type)
-        object.__setattr__(self, "x0", x0)
-        object.__setattr__(self, "eps", eps)
+    def __init__(self, x: Tensor, output: Tensor, level: Level, prediction_type: str):
+        self.x, self.output, self.level, self.prediction_type = x, output, level, prediction_type
+        self.x0, self.eps = convert(x, output, level.signal, level.noise, prediction_type)
 
 
-# A solver: yields (x, level), is sent (x, prediction), returns the last x. The x sent back may differ from the one it
-# gave: inpainting puts the kept part of the picture in. A stochastic solver also takes eta and the fresh noise.
+# Yields (x, level), is sent (x, prediction), returns the last x. The x that it is sent may be another than it gave:
+# inpainting puts the kept part of the picture in.
 Solver = Generator[tuple[Tensor, Level], tuple[Tensor, Prediction], Tensor]
 
 
@@ -96,7 +82,7 @@ def plms(x: Tensor, levels: Sequence[Level]) -> Solver:
         if len(past) == 1 and after != levels[-1]:
             _, ahead = yield _ddim_step(p, after), after
             mixed = (ahead.output + p.output) / 2
-        x = _ddim_step(replace(p, output=mixed), after)
+        x = _ddim_step(Prediction(p.x, mixed, p.level, p.prediction_type), after)
     return x
 
 
@@ -133,9 +119,9 @@ def heun(x: Tensor, levels: Sequence[Level]) -> Solver:
 
 
 def lms(x: Tensor, levels: Sequence[Level]) -> Solver:
-    """Linear multistep of order 4: integrate the polynomial through the last slopes (k-diffusion's LMS).
+    """Linear multistep of order 4: integrate the polynomial through the last slopes eps = dx/dsigma (k-diffusion).
 
-    dx/dsigma = eps. The past grows from one slope, so a run that starts in the middle starts with an Euler step.
+    The past grows from one slope, so a run that starts in the middle starts with an Euler step.
     """
     slopes: list[Tensor] = []
     nodes: list[float] = []
@@ -150,10 +136,11 @@ def lms(x: Tensor, levels: Sequence[Level]) -> Solver:
 def lms_weights(nodes: tuple[float, ...], end: float) -> tuple[float, ...]:
     """Exact integrals from nodes[0] to end of the Lagrange polynomials on the nodes."""
     weights = []
-    for j, node in enumerate(nodes):
+    for node in nodes:
         basis = np.polynomial.Polynomial([1.0])
-        for other in (*nodes[:j], *nodes[j + 1 :]):
-            basis = basis * np.polynomial.Polynomial([-other, 1.0]) / (node - other)
+        for other in nodes:
+            if other != node:
+                basis = basis * np.polynomial.Polynomial([-other, 1.0]) / (node - other)
         integral = basis.integ()
         weights.append(float(integral(end) - integral(nodes[0])))
     return tuple(weights)
@@ -185,14 +172,11 @@ def _lambda(level: Level) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it starts: its solver, and the levels it goes down, from noisy to clean.
-
-    init_scale: the standard deviation of the first latents, diffusers' `init_noise_sigma`.
-    """
+    """A run before it starts: its solver, and the levels it goes down, from noisy to clean."""
 
     solver: Callable[..., Solver]
     levels: tuple[Level, ...]
-    init_scale: float = 1.0
+    init_scale: float = 1.0  # the standard deviation of the first latents, diffusers' `init_noise_sigma`
     eta: float = 0.0
 
     def __len__(self) -> int:
@@ -209,61 +193,40 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A solver and the levels it runs on; one line of the table below.
-
-    solver: called with (x, levels), or with (x, levels, eta, fresh) where eta is above 0.
-    grid: "training" visits training timesteps; "sigmas" goes between them at signal 1; "dpm" is DPM-Solver's own count.
-    spacing: used where neither the caller nor the model's schedule names one (diffusers' default for that scheduler).
-    eta: the share of fresh noise in every step.
-    karras: whether the levels are spaced as Karras et al. do it.
-    ends_clean: whether the last step goes to alpha_bar = 1 whatever the schedule says.
-    scheduler: the diffusers class it is equal to.
-    """
+    """A solver and the levels it runs on; one line of the table below."""
 
     name: str
-    solver: Callable[..., Solver]
-    grid: str
-    spacing: str
-    eta: float = 0.0
-    karras: bool = False
-    ends_clean: bool = False
-    scheduler: str = ""
+    solver: Callable[..., Solver]  # called with (x, levels), or with (x, levels, eta, fresh) where eta is above 0
+    grid: str  # "training" visits training timesteps, "sigmas" goes between them at signal 1, "dpm" has its own count
+    spacing: str  # where neither the caller nor the model's schedule names one: that of the diffusers class
+    scheduler: str = ""  # the diffusers class it is equal to
+    eta: float = 0.0  # the share of fresh noise in every step
+    karras: bool = False  # whether the levels are spaced as Karras et al. do it
+    ends_clean: bool = False  # whether the last step goes to alpha_bar = 1 whatever the schedule says
 
     def plan(
-        self,
-        schedule: NoiseSchedule,
-        num_inference_steps: int,
-        *,
-        start_step: int = 0,
-        spacing: str | None = None,
+        self, schedule: NoiseSchedule, num_inference_steps: int, *, start_step: int = 0, spacing: str | None = None,
         eta: float | None = None,
-    ) -> Plan:
-        """The levels of a run of `num_inference_steps`, of which the first `start_step` are skipped (img2img).
-
-        eta: DDIM's share of fresh noise, 0..1; only "ddim" takes it. Errors name the value and the cure.
-        """
+    ) -> Plan:  # fmt: skip
+        """The levels of a run of `num_inference_steps`, of which the first `start_step` are skipped (img2img)."""
         if eta is not None and self.name != "ddim":
             raise ValueError(f"eta belongs to the sampler 'ddim'; {self.name!r} has no such choice.")
         eta = self.eta if eta is None else number("eta", eta, 0, 1)
         spacing = (schedule.timestep_spacing or self.spacing) if spacing is None else spacing
         levels = GRIDS[self.grid](self, schedule, num_inference_steps, spacing)
-        pure_noise = schedule.alpha_bar[-1] == 0 and levels[0].timestep == schedule.num_train_timesteps - 1
-        if pure_noise and schedule.prediction_type == "epsilon":
-            raise ValueError(
-                "Noise prediction says nothing about x_0 at zero signal-to-noise ratio; such a schedule needs a "
-                "model with prediction_type='v_prediction', or spacing='leading', which does not visit that timestep."
-            )
+        top = levels[0]
+        if schedule.prediction_type == "epsilon" and schedule.alpha_bar[round(top.timestep)] == 0:
+            needed = "a model with prediction_type='v_prediction', or spacing='leading', which does not go there"
+            raise ValueError(f"Pure noise says nothing about x_0; a schedule that ends in it needs {needed}.")
         start_step = whole_number("start_step", start_step, 0, len(levels) - 2)
         # diffusers rounds this down to sigma_max unless the spacing is "leading"; the pictures depend on it.
-        top = levels[0]
         init_scale = 1.0 if self.grid != "sigmas" else top.sigma if spacing != "leading" else math.hypot(1, top.sigma)
         return Plan(self.solver, tuple(levels[start_step:]), init_scale, eta)
 
 
 def _training_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -> list[Level]:
     steps = schedule.timesteps(n, spacing)
-    end = 1.0 if sampler.ends_clean else schedule.final_alpha_bar
-    alpha_bars = [*(schedule.alpha_bar[t].item() for t in steps), end]
+    alpha_bars = [*schedule.alpha_bar[list(steps)].tolist(), 1.0 if sampler.ends_clean else schedule.final_alpha_bar]
     return [Level(float(t), math.sqrt(a), math.sqrt(1 - a)) for t, a in zip((*steps, -1), alpha_bars, strict=True)]
 
 
@@ -274,7 +237,7 @@ def _sigma_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str)
     if sampler.karras:
         sigmas = karras_sigmas(sigmas[-1], sigmas[0], n)
         steps = np.interp(np.log(sigmas), np.log(table), np.arange(len(table)))
-    return [*(Level(float(t), 1.0, float(s)) for t, s in zip(steps, sigmas, strict=True)), CLEAN]
+    return [*(Level(t, 1.0, s) for t, s in zip(steps.tolist(), sigmas.tolist(), strict=True)), CLEAN]
 
 
 def _dpm_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -> list[Level]:
@@ -283,15 +246,14 @@ def _dpm_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -
         sigmas = karras_sigmas(table[0], table[-1], n)
         steps = np.interp(np.log(sigmas), np.log(table), np.arange(len(table))).round()
     else:
-        # DPM-Solver spaces n + 1 points and leaves the last one out; "trailing" is everybody's.
-        if n == schedule.num_train_timesteps and spacing != "trailing":
+        points = n if spacing == "trailing" else n + 1  # DPM-Solver leaves the last one out
+        if points > len(table):
             raise ValueError(f"The dpm++ samplers take at most {n - 1} steps with {spacing} spacing; take fewer.")
-        steps = schedule.spaced(n, spacing) if spacing == "trailing" else schedule.spaced(n + 1, spacing)[:n]
-        steps = np.array(steps).round()
+        steps = np.array(schedule.spaced(points, spacing)[:n]).round()
         sigmas = table[steps.astype(int)]
     signals = 1 / np.sqrt(1 + sigmas**2)
-    levels = [Level(float(t), float(a), float(a * s)) for t, a, s in zip(steps, signals, sigmas, strict=True)]
-    return [*levels, CLEAN]
+    visited = zip(steps.tolist(), signals.tolist(), (signals * sigmas).tolist(), strict=True)
+    return [*(Level(*level) for level in visited), CLEAN]
 
 
 GRIDS = {"training": _training_grid, "sigmas": _sigma_grid, "dpm": _dpm_grid}
@@ -310,27 +272,20 @@ def karras_sigmas(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) 
 
 
 _TABLE = (
-    Sampler("ddpm", ancestral, "training", "leading", eta=1.0, ends_clean=True, scheduler="DDPMScheduler"),
-    Sampler("ddim", ancestral, "training", "leading", scheduler="DDIMScheduler"),
-    Sampler("plms", plms, "training", "leading", scheduler="PNDMScheduler"),
-    Sampler("euler", ancestral, "sigmas", "linspace", scheduler="EulerDiscreteScheduler"),
-    Sampler("euler_ancestral", ancestral, "sigmas", "linspace", 1.0, scheduler="EulerAncestralDiscreteScheduler"),
-    Sampler("heun", heun, "sigmas", "linspace", scheduler="HeunDiscreteScheduler"),
-    Sampler("lms", lms, "sigmas", "linspace", scheduler="LMSDiscreteScheduler"),
-    Sampler("dpm++2m", dpm_solver_2m, "dpm", "linspace", scheduler="DPMSolverMultistepScheduler"),
+    Sampler("ddpm", ancestral, "training", "leading", "DDPMScheduler", eta=1.0, ends_clean=True),
+    Sampler("ddim", ancestral, "training", "leading", "DDIMScheduler"),
+    Sampler("plms", plms, "training", "leading", "PNDMScheduler"),
+    Sampler("euler", ancestral, "sigmas", "linspace", "EulerDiscreteScheduler"),
+    Sampler("euler_ancestral", ancestral, "sigmas", "linspace", "EulerAncestralDiscreteScheduler", eta=1.0),
+    Sampler("heun", heun, "sigmas", "linspace", "HeunDiscreteScheduler"),
+    Sampler("lms", lms, "sigmas", "linspace", "LMSDiscreteScheduler"),
+    Sampler("dpm++2m", dpm_solver_2m, "dpm", "linspace", "DPMSolverMultistepScheduler"),
+    Sampler("euler_karras", ancestral, "sigmas", "linspace", "EulerDiscreteScheduler", karras=True),
+    Sampler("dpm++2m_karras", dpm_solver_2m, "dpm", "linspace", "DPMSolverMultistepScheduler", karras=True),
 )
-_KARRAS = tuple(
-    replace(sampler, name=f"{sampler.name}_karras", karras=True)
-    for sampler in _TABLE
-    if sampler.name in ("euler", "dpm++2m")
-)
-SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in (*_TABLE, *_KARRAS)}
+SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in _TABLE}
 
 
 def get_sampler(name: str | Sampler) -> Sampler:
     """The sampler of that name, or the one given; an unknown name lists the known ones."""
-    if isinstance(name, Sampler):
-        return name
-    if not isinstance(name, str) or name not in SAMPLERS:
-        raise ValueError(f"Unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}.")
-    return SAMPLERS[name]
+    return name if isinstance(name, Sampler) else SAMPLERS[choice("sampler", name, SAMPLERS)]

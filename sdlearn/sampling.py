@@ -1,34 +1,31 @@
-"""The sampling loop, and the three ways to use it.
+"""The sampling loop, and the ways to start it.
 
-`denoise` is a generator: it yields every `Step` as it is taken, so watching, stopping early and keeping intermediate
-states need no callbacks. `text_to_image`, `image_to_image` and `inpaint` differ only in where it starts and in what is
+`denoise` is a generator: it yields every `Step` as it is taken, so watching a run, stopping it early and keeping its
+states need no callbacks. `text_to_image`, `image_to_image` and `inpaint` differ only in where it begins and in what is
 blended in after each step.
 
-On a GPU the host runs ahead: within a step nothing is read back, every coefficient is a Python float, all random
-numbers were drawn beforehand (on the CPU, one generator per picture, so that a seed gives the same picture on every
-device and in every batch).
-
-Parameters that diffusers' pipelines have too carry their names and meanings; where a meaning differs, the docstring
-says so.
+On a GPU the host runs ahead: a step reads nothing back, its coefficients are Python floats, and all random numbers were
+drawn before the first one, on the CPU, one generator for each picture: one seed, one picture, on every device.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from . import autoencoder, guidance, samplers
-from .autoencoder import Generators, Picture, draw_noise, to_images
-from .batch import Batch, Prompt, Settings, each, plain
-from .model import StableDiffusion
+from . import autoencoder, guidance, pictures, samplers
+from .autoencoder import Generators, draw_noise
+from .batch import Batch, Prompt, Settings, each
+from .model import StableDiffusion, check_model
+from .pictures import Picture
 from .samplers import Plan, Prediction
 from .schedule import CLEAN, Level, number, whole_number
 from .text import encode_prompt
@@ -36,20 +33,13 @@ from .text import encode_prompt
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step of a run.
+    """One step of a run; its tensors are (B, C, h, w), float32."""
 
-    index: counts the network's answers in this run, from 0.
-    timestep: the training timestep that the network was asked at.
-    sigma: the noise level there.
-    latents: the state after the step, (B, C, h, w) float32, on the sampler's own scale.
-    x0: the finished latents as the network sees them from here, same shape, ready for `autoencoder.decode`.
-    """
-
-    index: int
-    timestep: float
-    sigma: float
-    latents: Tensor
-    x0: Tensor
+    index: int  # counts the network's answers in this run, from 0
+    timestep: float  # the training timestep that the network was asked at
+    sigma: float  # the noise level there
+    latents: Tensor  # the state after the step, on the sampler's own scale
+    x0: Tensor  # the finished latents as the network sees them from here, ready for `autoencoder.decode`
 
 
 @torch.no_grad()
@@ -63,98 +53,86 @@ def solve(
 
     solver: a started one, `Plan.start(x)` or for example `samplers.heun(x, levels)`.
     ask: the network's output, guidance included, for (x, level).
-    prediction_type: what the output stands for.
+    prediction_type: what the output stands for, a name in PREDICTION_TYPES.
     blend: what takes the place of x when a level is reached (inpainting).
     """
     x, level = next(solver)
-    for index in count():
+    index = 0
+    while level is not CLEAN:
         prediction = Prediction(x, ask(x, level), level, prediction_type)
-        try:
-            x, reached = solver.send((x, prediction))
-        except StopIteration as end:  # the solver has come to the end of its levels
-            x, reached = end.value, None
-        if blend is not None:
-            x = blend(x, reached or CLEAN)
+        x, reached = _step(solver, x, prediction)
+        x = blend(x, reached) if blend else x
         yield Step(index, level.timestep, level.sigma, x, prediction.x0)
-        if reached is None:
-            return
         level = reached
+        index += 1
 
 
-def network(sd, plan: Plan, asked: Settings, scales, uncond, cond, x: Tensor) -> Callable[[Tensor, Level], Tensor]:
-    """What `solve` asks: the UNet, with and without the prompt in one call, and guidance between the two answers."""
-    n, channels = x.shape[:2]
-    both = cond if uncond is None else torch.cat([uncond, cond])
-    timesteps = torch.tensor(plan.timesteps, dtype=torch.float32).to(x.device)
-    moments = dict(zip(plan.levels, zip(timesteps, scales, strict=True), strict=False))
-    unet_input = torch.empty(len(both), sd.unet.config.in_channels, *x.shape[2:], dtype=sd.dtype, device=x.device)
+def _step(solver: samplers.Solver, x: Tensor, prediction: Prediction) -> tuple[Tensor, Level]:
+    """Where the solver's step leads: to its next question, or with its last x to the end."""
+    try:
+        return solver.send((x, prediction))
+    except StopIteration as end:
+        return end.value, CLEAN
+
+
+def network(
+    sd: StableDiffusion, asked: Settings, plan: Plan, scales: Sequence[float], text: Tensor, like: Tensor
+) -> Callable[[Tensor, Level], Tensor]:
+    """What `solve` asks: the UNet, with and without the prompt in one call, and guidance between its two answers.
+
+    scales: the guidance scale at each level.
+    text: the prompts' states (n, L, D), or with guidance (2n, L, D), the negative prompts' first.
+    like: latents of the run's shape (n, C, h, w) and device.
+    """
+    n, channels = like.shape[:2]
+    timesteps = torch.tensor(plan.timesteps, dtype=torch.float32).to(like.device)
+    at = dict(zip(plan.levels, zip(timesteps, scales, strict=True), strict=False))
+    cond = text[-n:]
+    unet_input = torch.empty(len(text), sd.unet.config.in_channels, *like.shape[2:], dtype=sd.dtype, device=like.device)
+    grouped = unet_input.unflatten(0, (-1, n))  # (1 or 2, n, C, h, w)
     if asked.unet_channels is not None:
-        shown = asked.unet_channels.to(sd.device, sd.dtype).expand(n, -1, -1, -1)
-        unet_input[:, channels:] = shown.repeat(len(both) // n, 1, 1, 1)
+        grouped[:, :, channels:] = asked.unet_channels.to(sd.device, sd.dtype)
 
     def ask(x: Tensor, level: Level) -> Tensor:
-        timestep, scale = moments[level]
-        states = cond if scale == 1 else both
-        sample = unet_input[: len(states)]
-        # (n, C, h, w) into (groups, n, C, h, w): scaled, cast and doubled by one copy.
-        sample.unflatten(0, (-1, n))[:, :, :channels].copy_(x * level.input_scale)
-        output = sd.unet(sample, timestep, encoder_hidden_states=states, return_dict=False)[0].float()
+        timestep, scale = at[level]
+        states = cond if scale == 1 else text
+        grouped[:, :, :channels].copy_(x * level.input_scale)  # scaled, cast and doubled by one copy
+        (output,) = sd.unet(unet_input[: len(states)], timestep, encoder_hidden_states=states, return_dict=False)
+        output = output.float()
         if scale == 1:
             return output
         without, with_prompt = output.chunk(2)
-        output = guidance.guide(without, with_prompt, scale)
-        return guidance.rescale(output, with_prompt, asked.guidance_rescale) if asked.guidance_rescale else output
+        guided = guidance.guide(without, with_prompt, scale)
+        return guidance.rescale(guided, with_prompt, asked.guidance_rescale)
 
     return ask
 
 
 def denoise(
-    sd: StableDiffusion,
-    prompt: Prompt | None = None,
-    *,
-    seed: int | None = None,
-    seeds: Sequence[int] | None = None,
-    num_inference_steps: int = 25,
-    guidance_scale: guidance.GuidanceScale = 7.5,
-    guidance_rescale: float = 0.0,
-    negative_prompt: Prompt | None = None,
-    sampler: str | samplers.Sampler = "ddim",
-    eta: float | None = None,
-    spacing: str | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    start_step: int = 0,
-    latents: Tensor | None = None,
-    image_latents: Tensor | None = None,
-    mask: Tensor | None = None,
-    unet_channels: Tensor | None = None,
-    prompt_embeds: Tensor | None = None,
-    negative_prompt_embeds: Tensor | None = None,
-    clip_skip: int | None = None,
-    long_prompt: bool = False,
-    prompt_weights: bool = False,
-    generator: Generators = None,
-    progress: bool = True,
-    **options,
-) -> Iterator[Step]:
-    """Run the reverse process and yield every `Step`.
+    sd: StableDiffusion, prompt: Prompt | None = None, *, seed: int | None = None, seeds: Sequence[int] | None = None,
+    num_inference_steps: int = 25, guidance_scale: guidance.GuidanceScale = 7.5, guidance_rescale: float = 0.0,
+    negative_prompt: Prompt | None = None, sampler: str | samplers.Sampler = "ddim", eta: float | None = None,
+    spacing: str | None = None, height: int | None = None, width: int | None = None, start_step: int = 0,
+    latents: Tensor | None = None, image_latents: Tensor | None = None, mask: Tensor | None = None,
+    unet_channels: Tensor | None = None, prompt_embeds: Tensor | None = None,
+    negative_prompt_embeds: Tensor | None = None, clip_skip: int | None = None, long_prompt: bool = False,
+    prompt_weights: bool = False, generator: Generators = None, progress: bool = True, **options,
+) -> Iterator[Step]:  # fmt: skip
+    """Run the reverse process and yield every `Step`. Names that diffusers' pipelines have mean what they mean there.
 
     prompt, negative_prompt: what to draw, and what not ("" by default); one text, or one for each picture.
     seed, seeds: one number for each picture; none draws one.
     num_inference_steps: the steps of the run.
-    guidance_scale: a number or a function of the `Level` (see `guidance.interval`). Steps at scale 1 ask the network
-        once, not twice, and there a negative prompt has no say. Below 1 the formula goes on as it is, where diffusers
-        takes 1.
+    guidance_scale: a number, or a function of the `Level`; where it is 1 the network is asked once instead of twice.
     guidance_rescale: 0..1, as in `guidance.rescale`.
     sampler: a name in SAMPLERS, or a `Sampler` of your own (diffusers: the scheduler).
     eta: DDIM's share of fresh noise, 0..1.
-    spacing: "leading", "trailing" or "linspace"; None for the model's or the sampler's own (timestep_spacing there).
+    spacing: a name in SPACINGS; None for the model's or the sampler's own (diffusers: timestep_spacing).
     height, width: pixels, multiples of `sd.vae_factor`; by default what the model was trained at.
     start_step: how many steps are skipped; needs image_latents.
     latents: the unit noise itself (B, C, h, w); seeds then only decide a stochastic sampler's fresh noise.
     image_latents: clean latents (B, C, h, w), noised to the level of start_step; None starts from noise alone.
-    mask: (1 or B, 1, h, w), 1 where to draw. Elsewhere image_latents, noised to the level reached, replace the state
-        after every step, and at start_step 0 the run starts from noise alone.
+    mask: (1 or B, 1, h, w), 1 where to draw; elsewhere noised image_latents replace the state after every step.
     unet_channels: (1 or B, c, h, w), shown to the UNet beside the latents (inpainting models).
     prompt_embeds, negative_prompt_embeds: encoder states (B, 77 n, D) in the place of texts.
     clip_skip, long_prompt, prompt_weights: as in `text.encode_prompt`.
@@ -164,137 +142,92 @@ def denoise(
 
     Everything is checked before the first step; a run whose numbers overflow ends in FloatingPointError.
     """
-    given = {name: value for name, value in locals().items() if name not in ("sd", "generator", "options")}
-    asked = Settings(**given | options)
+    named = {name: value for name, value in locals().items() if name not in ("sd", "generator", "options")}
+    asked = _asked(sd, **named, **options)
     return _run(sd, asked, Batch(asked, generator))
 
 
 def text_to_image(
-    sd: StableDiffusion,
-    prompt: Prompt | None,
-    *,
-    seed: int | None = None,
-    seeds: Sequence[int] | None = None,
-    num_inference_steps: int = 25,
-    guidance_scale: guidance.GuidanceScale = 7.5,
-    negative_prompt: Prompt | None = None,
-    sampler: str = "ddim",
-    height: int | None = None,
-    width: int | None = None,
-    **options,
-) -> Image.Image | list[Image.Image]:
+    sd: StableDiffusion, prompt: Prompt | None, *, seed: int | None = None, seeds: Sequence[int] | None = None,
+    num_inference_steps: int = 25, guidance_scale: guidance.GuidanceScale = 7.5, negative_prompt: Prompt | None = None,
+    sampler: str | samplers.Sampler = "ddim", height: int | None = None, width: int | None = None, **options,
+) -> Image.Image | list[Image.Image]:  # fmt: skip
     """Draw what a prompt says (diffusers: StableDiffusionPipeline).
 
     prompt: one text or several, or None where prompt_embeds are given.
-    seed, seeds: one number per picture; None draws one, and the picture carries it in its settings (diffusers: a list
-        of CPU generators, one per picture).
-    options: every further one is of `denoise`, as are the others here.
+    seed, seeds: one number for each picture; none draws one, and the picture carries it in its settings.
+    options: any further ones of `denoise`, which explains the others, too.
 
     One prompt and one seed give an image; anything else gives a list, prompts and seeds paired, a single one repeated
-    for all the others. Raises ValueError for what does not fit together or does not exist, TypeError for a wrong kind,
-    FloatingPointError where numbers overflow; each says what to do.
+    for all the others. ValueError, TypeError and FloatingPointError each name what is wrong and the cure.
     """
-    asked = Settings(prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height, width,
-                     **options)  # fmt: skip
+    asked = _asked(sd, prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height,
+                   width, **options)  # fmt: skip
     batch = Batch(asked)
     return batch.sign(sd, _draw(sd, _run(sd, asked, batch)))
 
 
 def image_to_image(
-    sd: StableDiffusion,
-    image: Picture | Sequence[Picture],
-    prompt: Prompt | None,
-    *,
-    strength: float | None = None,
-    start_step: int | None = None,
-    seed: int | None = None,
-    seeds: Sequence[int] | None = None,
-    num_inference_steps: int = 25,
-    guidance_scale: guidance.GuidanceScale = 7.5,
-    negative_prompt: Prompt | None = None,
-    sampler: str = "ddim",
-    height: int | None = None,
-    width: int | None = None,
-    **options,
-) -> Image.Image | list[Image.Image]:
+    sd: StableDiffusion, image: Picture | Sequence[Picture], prompt: Prompt | None, *, strength: float | None = None,
+    start_step: int | None = None, seed: int | None = None, seeds: Sequence[int] | None = None,
+    num_inference_steps: int = 25, guidance_scale: guidance.GuidanceScale = 7.5, negative_prompt: Prompt | None = None,
+    sampler: str | samplers.Sampler = "ddim", height: int | None = None, width: int | None = None, **options,
+) -> Image.Image | list[Image.Image]:  # fmt: skip
     """Draw a prompt, starting from a picture instead of from pure noise (SDEdit, Meng et al. 2022).
 
-    image: one picture, or one for each prompt or seed. With height or width it is scaled and cropped to that size.
-    strength: 0..1, how much of the run is done: the last int(num_inference_steps * strength) steps, 0.8 by default.
-        At 0 (wherever that number is 0) no step is taken and the picture comes back from the autoencoder's round trip;
-        at 1 every step is taken, but even the noisiest one still holds a trace of the picture.
-    start_step: the same choice as the tutorials make it, the number of steps to skip; give one of the two.
+    image: one picture, or one for each prompt or seed.
+    strength: 0..1, the share of the steps that is taken, the last int(num_inference_steps * strength); 0.8 by default.
+    start_step: the same choice as the number of steps to skip; give one of the two.
+    height, width: the picture is scaled and cropped to them; to the model's own size where its own does not fit.
 
-    The picture is noised to the level of the first step taken. Other parameters as for `text_to_image`. Equal to
-    diffusers' StableDiffusionImg2ImgPipeline, save that a strength too small for one step is an error or an empty
-    batch there, and that PLMS and LMS begin in the middle as they begin at the top.
+    The picture is noised to the level of the first step taken: where none is taken it is only encoded and decoded, and
+    where all are, a trace is left. The rest is as for `text_to_image` (diffusers: StableDiffusionImg2ImgPipeline).
     """
     start_step = _first_step(num_inference_steps, strength, start_step, default=0.8)
-    asked = Settings(prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height, width,
-                     start_step=start_step, **options)  # fmt: skip
-    _check_model(sd, asked)
-    if asked.image_latents is not None:
-        raise TypeError("image_to_image works out image_latents from the image; leave them out, or call denoise.")
-    images = [_fitted(sd, picture, asked.height, asked.width) for picture in autoencoder.as_list(image)]
-    batch = Batch(asked, pictures=images)
-    taken = start_step < asked.num_inference_steps
-    _plan(sd, asked if taken else replace(asked, start_step=0))  # a run of no steps is checked like any other
+    asked = _asked(sd, prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height,
+                   width, start_step=start_step, image_latents=None, **options)  # fmt: skip
+    images = [_fitted(sd, asked, picture) for picture in pictures.as_list(image)]
+    batch, last = Batch(asked, pictures=images), asked.num_inference_steps - 1
+    _plan(sd, replace(asked, start_step=min(start_step, last)))  # a run of no steps is checked like any other
     # The posterior is drawn before the noise, as in the diffusers pipeline: the same seed gives the same picture.
     x0 = autoencoder.encode(sd, each(images, batch.size), batch.generators)
-    if not taken:
-        return batch.sign(sd, to_images(autoencoder.decode(sd, x0)))
+    if start_step > last:
+        return batch.sign(sd, pictures.to_images(autoencoder.decode(sd, x0)))
     return batch.sign(sd, _draw(sd, _run(sd, replace(asked, image_latents=x0), batch)))
 
 
 def inpaint(
-    sd: StableDiffusion,
-    image: Picture,
-    mask: Picture,
-    prompt: Prompt | None,
-    *,
-    strength: float | None = None,
-    start_step: int | None = None,
-    seed: int | None = None,
-    seeds: Sequence[int] | None = None,
-    num_inference_steps: int = 25,
-    guidance_scale: guidance.GuidanceScale = 7.5,
-    negative_prompt: Prompt | None = None,
-    sampler: str = "ddim",
-    height: int | None = None,
-    width: int | None = None,
-    keep_outside: bool = True,
-    **options,
-) -> Image.Image | list[Image.Image]:
+    sd: StableDiffusion, image: Picture, mask: Picture, prompt: Prompt | None, *, strength: float | None = None,
+    start_step: int | None = None, seed: int | None = None, seeds: Sequence[int] | None = None,
+    num_inference_steps: int = 25, guidance_scale: guidance.GuidanceScale = 7.5, negative_prompt: Prompt | None = None,
+    sampler: str | samplers.Sampler = "ddim", height: int | None = None, width: int | None = None,
+    keep_outside: bool = True, **options,
+) -> Image.Image | list[Image.Image]:  # fmt: skip
     """Redraw the white part of a mask and keep the rest (RePaint, Lugmayr et al. 2022, without its resampling).
 
-    mask: a picture of the image's size; above half grey is redrawn (diffusers: mask_image). With height or width both
-        are scaled and cropped to that size.
+    image, height, width: as for `image_to_image`.
+    mask: a picture of the image's size; above half grey is redrawn (diffusers: mask_image).
     strength, start_step: as for `image_to_image`, but 1 (the default) starts from pure noise, and 0 is an error.
-    keep_outside: put the input's own pixels back outside the mask, bit for bit; False returns them as the autoencoder
-        gives them, which hides the seam and changes them slightly (all that diffusers does by itself).
+    keep_outside: put the input's own pixels back outside the mask, bit for bit; False leaves the autoencoder's there.
 
-    Works with ordinary UNets, whose latents outside the mask are replaced by the noised input after every step, and
-    with inpainting UNets (9 input channels), which are shown the mask and the masked picture. The rest as before.
-    The latents are equal to diffusers' StableDiffusionInpaintPipeline.
+    Outside the mask the noised input replaces an ordinary UNet's latents after every step; an inpainting UNet (9 input
+    channels) is shown the mask and the masked picture (diffusers: StableDiffusionInpaintPipeline).
     """
     start_step = _first_step(num_inference_steps, strength, start_step, default=1.0)
-    asked = Settings(prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height, width,
-                     start_step=start_step, **options)  # fmt: skip
-    _check_model(sd, asked)
+    asked = _asked(sd, prompt, negative_prompt, seed, seeds, num_inference_steps, guidance_scale, sampler, height,
+                   width, start_step=start_step, image_latents=None, unet_channels=None, **options)  # fmt: skip
     if start_step == asked.num_inference_steps:
         raise ValueError("Inpainting at strength 0 would change nothing; raise strength or lower start_step.")
-    if asked.image_latents is not None or asked.unet_channels is not None:
-        raise TypeError("inpaint works out image_latents and unet_channels from the image; leave them out.")
-    original, hole = _with_mask(sd, image, mask, asked.height, asked.width)
+    original, hole = _with_mask(sd, asked, image, mask)
     batch = Batch(asked)
-    n, (_, h, w) = batch.size, sd.latent_shape(original.height, original.width)
-    picture = autoencoder.to_tensor(original).expand(n, -1, -1, -1)
-    hole_pixels = autoencoder.to_tensor(hole)[:, :1].gt(0).float()
+    n, (channels, h, w) = batch.size, sd.latent_shape(original.height, original.width)
+    picture = pictures.to_tensor(original).expand(n, -1, -1, -1)
+    hole_pixels = pictures.to_tensor(hole)[:, :1].gt(0).float()
     hole_latents = torch.nn.functional.interpolate(hole_pixels, size=(h, w))
-    shows_mask = sd.unet.config.in_channels > sd.latent_channels
+    shows_mask = sd.unet.config.in_channels > channels
     # The draws come in the diffusers pipeline's order, or stochastic samplers would go on with other numbers.
     x0 = autoencoder.encode(sd, picture, batch.generators) if start_step or not shows_mask else None
-    noise = draw_noise(batch.generators, (n, sd.latent_channels, h, w))
+    noise = draw_noise(batch.generators, (n, channels, h, w))
     run = replace(asked, latents=noise if asked.latents is None else asked.latents, image_latents=x0)
     if shows_mask:
         masked = autoencoder.encode(sd, picture * (1 - hole_pixels), batch.generators)
@@ -308,37 +241,71 @@ def inpaint(
     return batch.sign(sd, images, keep_outside=keep_outside)
 
 
+def _asked(sd: StableDiffusion, *given, **options) -> Settings:
+    """The settings, checked, for a model that is one."""
+    check_model(sd)
+    asked = Settings(*given, **options)
+    if asked.model not in (None, sd.name):
+        warnings.warn(f"{asked.model!r} drew the picture of these settings; {sd.name!r} draws another.", stacklevel=3)
+    return asked
+
+
 def _run(sd: StableDiffusion, asked: Settings, batch: Batch) -> Iterator[Step]:
     """The steps of a run; everything is checked, and all that a step needs is made, before they begin."""
-    _check_model(sd, asked)
-    n, shape = batch.size, _latent_shape(sd, asked)
-    _check_start(sd, shape, asked)
-    plan = _plan(sd, asked)
-    scales = [guidance.scale_at(asked.guidance_scale, level) for level in plan.levels[:-1]]
-    uncond, cond = _embeddings(sd, asked, any(scale != 1 for scale in scales), n)
+    shape, plan = (batch.size, *_latent_shape(sd, asked)), _plan(sd, asked)
+    scale = asked.guidance_scale if callable(asked.guidance_scale) else lambda level: asked.guidance_scale
+    scales = [number("guidance_scale", scale(level), low=-math.inf) for level in plan.levels[:-1]]
+    text = _text(sd, asked, batch.size, guided=any(scale != 1 for scale in scales))
     place = {"device": sd.device, "dtype": torch.float32}
-    noise = draw_noise(batch.generators, (n, *shape)) if asked.latents is None else asked.latents
-    noise = noise.to(**place).expand(n, -1, -1, -1)
-    fresh = [draw_noise(batch.generators, (n, *shape)).to(**place) for _ in range(len(plan))] if plan.eta else []
-    x0 = None if asked.image_latents is None else asked.image_latents.to(**place)
-    blend = None if asked.mask is None else _keeper(asked.mask.to(**place), x0, noise)
-    if x0 is None or (asked.mask is not None and not asked.start_step):
-        x = noise * plan.init_scale
-        if plan.levels[0].sigma < 1:
-            warnings.warn(
-                f"The run begins at timestep {plan.levels[0].timestep:g}, where the network expects more picture than "
-                f"noise, and it gets noise alone; take more steps or spacing='trailing'.",
-                stacklevel=3,
-            )
+    noise = draw_noise(batch.generators, shape) if asked.latents is None else asked.latents
+    noise = noise.to(**place).expand(shape)
+    fresh = [draw_noise(batch.generators, shape).to(**place) for _ in range(len(plan))] if plan.eta else []
+    x0, mask = (None if given is None else given.to(**place) for given in (asked.image_latents, asked.mask))
+    top = plan.levels[0]
+    if x0 is not None and (mask is None or asked.start_step):
+        x = top.add_noise(x0, noise)
     else:
-        x = noised(x0, noise, plan.levels[0])
-    ask = network(sd, plan, asked, scales, uncond, cond, x)
+        x = noise * plan.init_scale
+        if top.sigma < 1:
+            found = (
+                f"The run begins at timestep {top.timestep:g}, where the network expects more picture than noise, and"
+            )
+            warnings.warn(f"{found} it gets noise alone; take more steps or spacing='trailing'.", stacklevel=3)
+
+    def keep_outside(x: Tensor, level: Level) -> Tensor:
+        return mask * x + (1 - mask) * level.add_noise(x0, noise)
+
+    ask = network(sd, asked, plan, scales, text, x)
+    blend = None if mask is None else keep_outside
     return _watched(sd, asked, plan, solve(plan.start(x, fresh), ask, sd.schedule.prediction_type, blend))
+
+
+def _plan(sd: StableDiffusion, asked: Settings) -> Plan:
+    start = {"start_step": asked.start_step or 0, "spacing": asked.spacing, "eta": asked.eta}
+    return asked.sampler.plan(sd.schedule, asked.num_inference_steps, **start)
+
+
+def _text(sd: StableDiffusion, asked: Settings, n: int, guided: bool) -> Tensor:
+    """States of the prompts (n, L, D), of negative ones and prompts (2n, L, D) if guided; each text is read once."""
+    sides = ("negative_prompt", "prompt") if guided else ("prompt",)
+    texts = {side: each(asked[side] or "", n) for side in sides if asked[f"{side}_embeds"] is None}
+    distinct = list(dict.fromkeys(text for several in texts.values() for text in several))
+    reading = {name: asked[name] for name in ("clip_skip", "long_prompt", "prompt_weights")}
+    found = encode_prompt(sd, distinct, **reading) if distinct else None
+    read = {side: found[[distinct.index(text) for text in several]] for side, several in texts.items()}
+    *uncond, cond = (read.get(side, asked[f"{side}_embeds"]) for side in sides)
+    for states in uncond:
+        times, rest = divmod(cond.shape[1], states.shape[1])
+        if rest or (times > 1 and asked.negative_prompt_embeds is not None):
+            found = f"prompt_embeds {tuple(cond.shape)} and negative_prompt_embeds {tuple(states.shape)}"
+            raise ValueError(f"{found} must agree in length; encode both in one call.")
+        uncond = [states.repeat(1, times, 1)]  # beside a long prompt a short one is repeated
+    return torch.cat([states.to(sd.device, sd.dtype).expand(n, -1, -1) for states in (*uncond, cond)])
 
 
 def _watched(sd: StableDiffusion, asked: Settings, plan: Plan, steps: Iterator[Step]) -> Iterator[Step]:
     """The steps, with a bar, and a look at where they end."""
-    hidden = {} if asked.progress else {"disable": True}  # only then: TQDM_DISABLE in the environment counts too
+    hidden = {} if asked.progress else {"disable": True}  # {} leaves it to TQDM_DISABLE in the environment
     with tqdm(total=len(plan), delay=15, mininterval=1, leave=False, unit="step", **hidden) as bar:
         for step in steps:
             yield step
@@ -349,161 +316,102 @@ def _watched(sd: StableDiffusion, asked: Settings, plan: Plan, steps: Iterator[S
         size = size / asked.image_latents.to(size).std(dim=(1, 2, 3), correction=0).clamp_min(1)
     size = size.max().item()
     if not math.isfinite(size):
-        cure = "lower guidance_scale, or fetch the weights again"
-        cure = "lower the weights in the prompt" if asked.prompt_weights else cure
-        cure = "load the model with dtype='bfloat16' or 'float32'" if sd.dtype == torch.float16 else cure
+        heavy = "lower the weights in the prompt" if asked.prompt_weights else None
+        half = "load the model with dtype='bfloat16' or 'float32'" if sd.dtype == torch.float16 else None
+        cure = half or heavy or "lower guidance_scale, or fetch the weights again"
         raise FloatingPointError(f"The run ended in values that are not finite (UNet in {sd.dtype}); {cure}.")
     if size > OVERSHOT:
-        warnings.warn(
-            f"The latents ended {size:.1f} times as large as those of pictures usually are: the run probably overshot, "
-            f"and the colours are burnt. Lower guidance_scale, take more steps, or sampler='ddim', which bears more.",
-            stacklevel=2,
+        found = (
+            f"The latents ended {size:.1f} times as large as those of pictures usually are: the run probably overshot,"
         )
+        cure = "and the colours are burnt. Lower guidance_scale, take more steps, or sampler='ddim', which bears more."
+        warnings.warn(f"{found} {cure}", stacklevel=2)
 
 
-# Latents are scaled so that those of pictures have a standard deviation of about 1. A solver whose steps are too long
-# for the guidance ends far above: on the shipped model good pictures reach 1.5, and burnt ones 1.4 to 6.
+# Latents of pictures have a standard deviation of about 1, by their scaling. A solver whose steps are too long for the
+# guidance ends far above: on the shipped model good pictures reach 1.5, and burnt ones 1.4 to 6.
 OVERSHOT = 1.75
-
-
-def _plan(sd: StableDiffusion, asked: Settings) -> Plan:
-    options = {"start_step": asked.start_step or 0, "spacing": asked.spacing, "eta": asked.eta}
-    return asked.sampler.plan(sd.schedule, asked.num_inference_steps, **options)
-
-
-def noised(x0: Tensor, noise: Tensor, level: Level) -> Tensor:
-    """x = signal * x0 + noise_level * noise at a level of a run, on its sampler's scale (diffusers: add_noise)."""
-    return level.signal * x0 + level.noise * noise
-
-
-def _keeper(mask: Tensor, image_latents: Tensor, noise: Tensor) -> Callable[[Tensor, Level], Tensor]:
-    """What inpainting does after a step: outside the mask, the picture noised to the level that was reached."""
-    return lambda x, level: mask * x + (1 - mask) * noised(image_latents, noise, level)
 
 
 def _draw(sd: StableDiffusion, steps: Iterator[Step]) -> list[Image.Image]:
     try:
-        for step in steps:  # noqa: B007 - the last one is the result
-            pass
-        return to_images(autoencoder.decode(sd, step.latents))
+        (last,) = deque(steps, maxlen=1)
+        return pictures.to_images(autoencoder.decode(sd, last.latents))
     except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):  # a CPU without more memory
-            raise
-        raise MemoryError("The pictures do not fit into memory; draw fewer at once, or smaller ones.") from error
+        if "DefaultCPUAllocator" in str(error):  # a CPU without more memory
+            raise MemoryError("The pictures do not fit into memory; draw fewer at once, or smaller ones.") from error
+        raise
 
 
-def _embeddings(sd, asked: Settings, guided: bool, n: int) -> tuple[Tensor | None, Tensor]:
-    """(uncond or None, cond), each (n, L, D) in the UNet's dtype; every distinct text is encoded once, in one batch."""
-    width = sd.unet.config.cross_attention_dim
+def _latent_shape(sd: StableDiffusion, asked: Settings) -> tuple[int, int, int]:
+    """(C, h, w) of the run: of the size asked for, or else of the latents given, or else the model's own."""
+    shape = _size(sd, asked) if asked.height or asked.width else None
+    for name in ("latents", "image_latents"):
+        _check_shape(asked, name, "B", *(shape or (sd.latent_channels, "h", "w")))
+        shape = shape or (None if asked[name] is None else tuple(asked[name].shape[1:]))
+    c, h, w = shape = shape or sd.latent_shape()
+    extra = sd.unet.config.in_channels - c
+    _check_shape(asked, "mask", "1 or B", 1, h, w)
+    _check_shape(asked, "unet_channels", "1 or B", extra, h, w)
     for name in ("prompt_embeds", "negative_prompt_embeds"):
-        given = asked[name]
-        if given is not None and (given.ndim != 3 or given.shape[2] != width):
-            raise ValueError(f"{name} must have the shape (B, L, {width}) for this UNet, not {tuple(given.shape)}.")
-    wanted = {}
-    if asked.prompt_embeds is None:
-        wanted["cond"] = each(asked.prompt, n)
-    if guided and asked.negative_prompt_embeds is None:
-        wanted["uncond"] = each("" if asked.negative_prompt is None else asked.negative_prompt, n)
-    distinct = list(dict.fromkeys(text for texts in wanted.values() for text in texts))
-    reading = {name: asked[name] for name in ("clip_skip", "long_prompt", "prompt_weights")}
-    states = encode_prompt(sd, distinct, **reading) if distinct else None
-    found = {side: states[[distinct.index(text) for text in texts]] for side, texts in wanted.items()}
-    cond = found.get("cond", asked.prompt_embeds)
-    uncond = found.get("uncond", asked.negative_prompt_embeds) if guided else None
-    if uncond is not None and uncond.shape[1] != cond.shape[1]:
-        if asked.negative_prompt_embeds is not None or cond.shape[1] % uncond.shape[1]:
-            raise ValueError(
-                f"prompt_embeds {tuple(cond.shape)} and negative_prompt_embeds {tuple(uncond.shape)} must agree in "
-                f"length; encode both in one call."
-            )
-        uncond = uncond.repeat(1, cond.shape[1] // uncond.shape[1], 1)
-    place = {"device": sd.device, "dtype": sd.dtype}
-    return tuple(None if e is None else e.to(**place).expand(n, -1, -1) for e in (uncond, cond))
+        _check_shape(asked, name, "B", "L", sd.unet.config.cross_attention_dim)
+    if asked.start_step and asked.image_latents is None:
+        raise ValueError("start_step skips steps, so it needs image_latents to begin with; or leave it at 0.")
+    if asked.mask is not None and asked.image_latents is None:
+        raise ValueError("A mask keeps part of a picture; give that picture's latents as image_latents.")
+    if asked.unet_channels is None and extra:
+        raise ValueError(f"This UNet reads {extra} channels beside the latents: an inpainting model, so use inpaint.")
+    return shape
+
+
+def _check_shape(asked: Settings, name: str, *shape: int | str) -> None:
+    """A tensor that is given must have that shape; letters stand for any number."""
+    found = shape if asked[name] is None else tuple(asked[name].shape)
+    if len(found) != len(shape) or any(a != b and isinstance(a, int) for a, b in zip(shape, found, strict=True)):
+        raise ValueError(f"{name} must have the shape ({', '.join(map(str, shape))}), not {found}.")
+
+
+def _size(sd: StableDiffusion, asked: Settings) -> tuple[int, int, int]:
+    """`sd.latent_shape` for a size that is asked for: as many pixels as Pillow opens, and no more."""
+    height, width = asked.height or sd.height, asked.width or sd.width
+    if height * width > (most := Image.MAX_IMAGE_PIXELS):
+        raise ValueError(f"{width}x{height} pixels are too many to draw (at most {most}); lower height or width.")
+    return sd.latent_shape(height, width)
 
 
 def _first_step(n: int, strength: float | None, start_step: int | None, default: float) -> int:
     """How many of n steps are skipped (diffusers: n - min(int(n * strength), n))."""
-    n = whole_number("num_inference_steps", plain(n), 1)
-    if start_step is not None:
-        if strength is not None:
-            raise ValueError("strength and start_step say the same thing in two ways; give one of them.")
-        return whole_number("start_step", plain(start_step), 0, n)
-    strength = default if strength is None else plain(strength)
-    return n - int(n * number("strength", strength, 0, 1))
+    n = whole_number("num_inference_steps", n, 1)
+    if start_step is None:
+        return n - int(n * number("strength", default if strength is None else strength, 0, 1))
+    if strength is not None:
+        raise ValueError("strength and start_step say the same thing in two ways; give one of them.")
+    return whole_number("start_step", start_step, 0, n)
 
 
-def _fitted(sd: StableDiffusion, picture: Picture, height: int | None, width: int | None) -> Image.Image:
-    if height or width:
-        _size(sd, height, width)  # before any pixel is made
-        picture = autoencoder.fit(picture, width or sd.width, height or sd.height)
-    picture = autoencoder.open_image(picture)
-    try:
-        sd.latent_shape(picture.height, picture.width)
-    except ValueError as error:
-        raise ValueError(f"{error} Pass height and width to have it scaled and cropped.") from None
-    return picture
-
-
-def _with_mask(sd, image: Picture, mask: Picture, height, width) -> tuple[Image.Image, Image.Image]:
-    """The picture, and the mask as 0 and 255 only at the same size."""
-    image, mask = autoencoder.open_image(image), autoencoder.open_image(mask)
-    if image.size != mask.size:
-        raise ValueError(
-            f"The mask has {mask.width}x{mask.height} pixels and the picture {image.width}x{image.height}; "
-            f"resize one to the other's size."
+def _fitted(sd: StableDiffusion, asked: Settings, picture: Picture) -> Image.Image:
+    """The picture scaled and cropped to the size asked for; without one, only if it does not divide into latents."""
+    picture = pictures.open_image(picture)
+    if not (asked.height or asked.width):
+        if picture.width % sd.vae_factor == picture.height % sd.vae_factor == 0:
+            return picture
+        found = (
+            f"The picture of {picture.width}x{picture.height} pixels is scaled and cropped to {sd.width}x{sd.height};"
         )
-    original, grey = (_fitted(sd, picture, height, width) for picture in (image, mask))
+        warnings.warn(f"{found} height and width (multiples of {sd.vae_factor}) choose another size.", stacklevel=3)
+    _size(sd, asked)  # before any pixel is made
+    return pictures.fit(picture, asked.width or sd.width, asked.height or sd.height)
+
+
+def _with_mask(sd: StableDiffusion, asked: Settings, image: Picture, mask: Picture) -> tuple[Image.Image, Image.Image]:
+    """The picture, and the mask as 0 and 255 only at the same size."""
+    image, mask = pictures.open_image(image), pictures.open_image(mask)
+    if image.size != mask.size:
+        sizes = f"{mask.width}x{mask.height} pixels and the picture {image.width}x{image.height}"
+        raise ValueError(f"The mask has {sizes}; resize one to the other's size.")
+    original = _fitted(sd, asked, image)
+    grey = mask if mask.size == original.size else pictures.fit(mask, *original.size)
     hole = grey.convert("L").point(lambda value: 255 if value >= 128 else 0)
     if hole.getextrema() == (0, 0):
         raise ValueError("The mask is black everywhere, so there is nothing to redraw; paint white what should change.")
     return original, hole
-
-
-def _check_model(sd: object, asked: Settings) -> None:
-    if not isinstance(sd, StableDiffusion):
-        raise TypeError(f"The model comes first, as sdlearn.load() gives it, not {type(sd).__name__}: {sd!r:.80}.")
-    if asked.model not in (None, sd.name):
-        found = f"These settings are of a picture by {asked.model!r}; {sd.name!r} draws another one from them."
-        warnings.warn(found, stacklevel=3)
-
-
-def _latent_shape(sd: StableDiffusion, asked: Settings) -> tuple[int, int, int]:
-    """(C, h, w) of the run: the size asked for, or else that of the latents given, or else the model's own."""
-    shape = None if asked.height is None and asked.width is None else _size(sd, asked.height, asked.width)
-    for name in ("latents", "image_latents"):
-        latents = asked[name]
-        if latents is None:
-            continue
-        c, h, w = shape or (sd.latent_channels, "h", "w")
-        if latents.ndim != 4 or latents.shape[1] != c or (shape and tuple(latents.shape[2:]) != (h, w)):
-            raise ValueError(f"{name} must have the shape (B, {c}, {h}, {w}), not {tuple(latents.shape)}.")
-        shape = tuple(latents.shape[1:])
-    return shape or sd.latent_shape()
-
-
-def _size(sd: StableDiffusion, height: int | None, width: int | None) -> tuple[int, int, int]:
-    """`sd.latent_shape` for a size that is asked for: as many pixels as Pillow opens, and no more."""
-    height, width = height or sd.height, width or sd.width
-    if height * width > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(
-            f"{width}x{height} pixels are too many to draw (at most {Image.MAX_IMAGE_PIXELS}); lower height or width."
-        )
-    return sd.latent_shape(height, width)
-
-
-def _check_start(sd, shape, asked: Settings) -> None:
-    (c, h, w), mask, unet_channels = shape, asked.mask, asked.unet_channels
-    if asked.start_step and asked.image_latents is None:
-        raise ValueError("start_step skips steps, so it needs image_latents to begin with; or leave it at 0.")
-    if mask is not None and asked.image_latents is None:
-        raise ValueError("A mask keeps part of a picture; give that picture's latents as image_latents.")
-    if mask is not None and (mask.ndim != 4 or tuple(mask.shape[1:]) != (1, h, w)):
-        raise ValueError(f"mask must have the shape (1 or B, 1, {h}, {w}), not {tuple(mask.shape)}.")
-    extra = sd.unet.config.in_channels - c
-    if unet_channels is None and extra:
-        raise ValueError(f"This UNet reads {extra} channels beside the latents: an inpainting model, so use inpaint.")
-    if unet_channels is not None and tuple(unet_channels.shape[1:]) != (extra, h, w):
-        raise ValueError(
-            f"unet_channels must have the shape (1 or B, {extra}, {h}, {w}) for this UNet, not "
-            f"{tuple(unet_channels.shape)}."
-        )

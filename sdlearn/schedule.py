@@ -11,24 +11,37 @@ The betas are *variances of noise*, fixed before training; nothing here is learn
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import pairwise
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
+
+def _cosine(start: float, end: float, n: int) -> Tensor:
+    f = [math.cos((t / n + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(n + 1)]
+    return torch.tensor([min(1 - after / before, 0.999) for before, after in pairwise(f)])
+
+
+_evenly = partial(torch.linspace, dtype=torch.float32)
+BETAS = {
+    "linear": _evenly,  # Ho et al. 2020
+    "scaled_linear": lambda start, end, n: _evenly(start**0.5, end**0.5, n) ** 2,  # Rombach et al. 2022
+    "squaredcos_cap_v2": _cosine,  # Nichol & Dhariwal 2021, eq. 17
+}
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
 
 
 @dataclass(frozen=True)
 class Level:
-    """One noise level of a run: x = signal * x_0 + noise * eps. `timestep` is what the network is asked with."""
+    """One noise level of a run: x = signal * x_0 + noise * eps."""
 
-    timestep: float
+    timestep: float  # what the network is asked with
     signal: float
     noise: float
 
@@ -42,6 +55,10 @@ class Level:
         """What the latents are multiplied by before the network sees them: it was trained on inputs of unit size."""
         return 1 / math.hypot(self.signal, self.noise)
 
+    def add_noise(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """x0 noised to this level, on the scale of its sampler (diffusers: the scheduler's add_noise)."""
+        return self.signal * x0 + self.noise * noise
+
 
 CLEAN = Level(-1.0, 1.0, 0.0)  # where a run ends that takes all of the noise away
 
@@ -50,13 +67,8 @@ CLEAN = Level(-1.0, 1.0, 0.0)  # where a run ends that takes all of the noise aw
 class NoiseSchedule:
     """The forward process of a model, and the conversions between noise, clean picture and velocity.
 
-    Parameters carry the names and meanings of diffusers' scheduler configs; the defaults are Stable Diffusion 1.x's.
-    The tables are float64 tensors of shape (num_train_timesteps,), made by the same float32 arithmetic as in training.
-
-    timestep_spacing: None leaves the choice of timesteps to each sampler, as diffusers does for Stable Diffusion 1.x.
-    steps_offset: added to the "leading" timesteps, so that they end at 1 instead of 0.
-    set_alpha_to_one: whether DDIM and PLMS end at alpha_bar = 1; False (Stable Diffusion) ends at alpha_bar[0].
-    rescale_betas_zero_snr: make the last timestep pure noise (Lin et al. 2023, algorithm 1).
+    Parameters are those of diffusers' scheduler configs, the defaults Stable Diffusion 1.x's. The tables are float64
+    tensors of shape (num_train_timesteps,), made by the same float32 arithmetic as in training.
     """
 
     num_train_timesteps: int = 1000
@@ -65,76 +77,53 @@ class NoiseSchedule:
     beta_schedule: str = "scaled_linear"
     trained_betas: tuple[float, ...] | None = None
     prediction_type: str = "epsilon"
-    timestep_spacing: str | None = None
-    steps_offset: int = 1
-    set_alpha_to_one: bool = False
-    rescale_betas_zero_snr: bool = False
+    timestep_spacing: str | None = None  # None leaves it to each sampler, as diffusers does for Stable Diffusion 1.x
+    steps_offset: int = 1  # added to the "leading" timesteps, so that they end at 1 instead of 0
+    set_alpha_to_one: bool = False  # whether DDIM and PLMS end at alpha_bar = 1, or (Stable Diffusion) at alpha_bar[0]
+    rescale_betas_zero_snr: bool = False  # make the last timestep pure noise (Lin et al. 2023, algorithm 1)
 
     betas: Tensor = field(init=False, repr=False)
     alpha_bar: Tensor = field(init=False, repr=False)
 
     def __post_init__(self):
-        if self.prediction_type not in PREDICTION_TYPES:
-            raise ValueError(
-                f"Unknown prediction_type {self.prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}."
-            )
-        if self.timestep_spacing not in (None, *SPACINGS):
-            raise ValueError(
-                f"Unknown timestep_spacing {self.timestep_spacing!r}; choose one of {', '.join(SPACINGS)}."
-            )
-        whole_number("num_train_timesteps", self.num_train_timesteps, 1)
+        choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        choice("beta_schedule", self.beta_schedule, BETAS)
+        choice("timestep_spacing", self.timestep_spacing or "leading", SPACINGS)
+        n = whole_number("num_train_timesteps", self.num_train_timesteps, 1)
         whole_number("steps_offset", self.steps_offset, 0)
-        betas = self._make_betas()
-        if len(betas) != self.num_train_timesteps:
-            raise ValueError(
-                f"There are {len(betas)} trained_betas for num_train_timesteps={self.num_train_timesteps}; "
-                f"give one for each timestep."
-            )
+        # In float32 on purpose: checkpoints were trained with this rounding, and diffusers samples with it.
+        betas = BETAS[self.beta_schedule](self.beta_start, self.beta_end, n).float()
+        if self.trained_betas is not None:
+            betas = torch.tensor(self.trained_betas, dtype=torch.float32)
+        if len(betas) != n:
+            raise ValueError(f"There are {len(betas)} trained_betas for num_train_timesteps={n}; give one for each.")
         if not ((betas >= 0) & (betas < 1)).all():
-            raise ValueError(
-                f"The betas are variances and must lie from 0 to below 1, not {betas.min():g} to {betas.max():g}; "
-                f"look at beta_start, beta_end or trained_betas."
-            )
-        if self.rescale_betas_zero_snr:
-            alpha_bar = _zero_terminal_snr(torch.cumprod(1 - betas, dim=0))
-            betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
+            found = f"from {betas.min():g} to {betas.max():g}; look at beta_start, beta_end or trained_betas"
+            raise ValueError(f"The betas are variances from 0 to below 1, and cannot go {found}.")
         alpha_bar = torch.cumprod(1 - betas, dim=0)
+        if self.rescale_betas_zero_snr:  # shift and stretch sqrt(alpha_bar) to end at exactly 0 and start where it did
+            root = alpha_bar.sqrt()
+            alpha_bar = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+            betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
+            alpha_bar = torch.cumprod(1 - betas, dim=0)
         # Frozen means frozen for users; the two tables follow from the other fields.
         object.__setattr__(self, "betas", betas.double())
         object.__setattr__(self, "alpha_bar", alpha_bar.double())
-
-    def _make_betas(self) -> Tensor:
-        # float32 on purpose: checkpoints were trained with this rounding, and diffusers samples with it.
-        n = self.num_train_timesteps
-        if self.trained_betas is not None:
-            return torch.tensor(self.trained_betas, dtype=torch.float32)
-        if self.beta_schedule == "linear":  # Ho et al. 2020
-            return torch.linspace(self.beta_start, self.beta_end, n, dtype=torch.float32)
-        if self.beta_schedule == "scaled_linear":  # latent diffusion (Rombach et al. 2022): linear in sqrt(beta)
-            return torch.linspace(self.beta_start**0.5, self.beta_end**0.5, n, dtype=torch.float32) ** 2
-        if self.beta_schedule == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021, eq. 17
-            f = [math.cos((t / n + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(n + 1)]
-            return torch.tensor([min(1 - after / before, 0.999) for before, after in pairwise(f)])
-        raise ValueError(
-            f"Unknown beta_schedule {self.beta_schedule!r}; choose linear, scaled_linear or squaredcos_cap_v2."
-        )
 
     @classmethod
     def from_config(cls, config: dict) -> NoiseSchedule:
         """The schedule that a diffusers `scheduler_config.json` describes; keys of no concern here are passed over."""
         ours = {f.name for f in fields(cls) if f.init}
-        values = {k: v for k, v in config.items() if k in ours and v is not None}
-        # A scheduler object records which values were its class's defaults; those were nobody's choice.
+        # A scheduler object records which values were its class's defaults; that spacing was not chosen.
         if "timestep_spacing" in config.get("_use_default_values", ()):
-            values.pop("timestep_spacing", None)
+            ours.remove("timestep_spacing")
+        values = {k: v for k, v in config.items() if k in ours and v is not None}
         if "trained_betas" in values:
             values["trained_betas"] = tuple(values["trained_betas"])
             values["num_train_timesteps"] = len(values["trained_betas"])
         # StableDiffusionPipeline insists on an offset of 1 whatever the file says, and pictures depend on it.
         values["steps_offset"] = values.get("steps_offset") or 1
         return cls(**values)
-
-    # -- what the tables mean ---------------------------------------------------------------------------------------
 
     @property
     def signal(self) -> Tensor:
@@ -161,23 +150,13 @@ class NoiseSchedule:
         """Where the last DDIM or PLMS step ends."""
         return 1.0 if self.set_alpha_to_one else self.alpha_bar[0].item()
 
-    # -- the forward process ----------------------------------------------------------------------------------------
-
     def add_noise(self, x0: Tensor, noise: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
-        """x_t = signal_t x_0 + noise_t eps, in one jump (Ho et al. 2020, eq. 4).
-
-        x0, noise: (B, ...); timestep: one for the batch, or one per picture. Returns the shape of x0.
-        """
+        """x_t of x0 (B, ...), in one jump (Ho et al. 2020, eq. 4); timestep: one for all, or one for each picture."""
         signal, noise_level = self._coefficients(timestep, x0)
         return signal * x0 + noise_level * noise
 
-    # -- the same fact in three languages: noise, clean picture, velocity --------------------------------------------
-
     def to_x0(self, x: Tensor, output: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
-        """The clean picture that the model's `output` for x_t stands for; shapes (B, ...).
-
-        Raises ValueError where a model that predicts noise is asked at alpha_bar = 0 (zero terminal SNR).
-        """
+        """The clean picture that the model's `output` for x_t stands for; shapes (B, ...)."""
         return self._read(x, output, timestep)[0]
 
     def to_eps(self, x: Tensor, output: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
@@ -185,7 +164,7 @@ class NoiseSchedule:
         return self._read(x, output, timestep)[1]
 
     def to_v(self, x: Tensor, output: Tensor, timestep: int | Sequence[int] | Tensor) -> Tensor:
-        """The velocity signal_t eps - noise_t x_0 that `output` stands for (Salimans & Ho 2022)."""
+        """The velocity signal_t eps - noise_t x_0 that `output` stands for (Salimans & Ho 2022); shapes (B, ...)."""
         x0, eps, signal, noise = self._read(x, output, timestep)
         return signal * eps - noise * x0
 
@@ -196,20 +175,18 @@ class NoiseSchedule:
         return *convert(x, output, signal, noise, self.prediction_type), signal, noise
 
     def _coefficients(self, timestep, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and noise at one timestep, or at one for each picture, in a shape that multiplies `like`."""
         if not like.is_floating_point():
             raise TypeError(f"Noise mixes with tensors of floats, not {like.dtype}; bring them to [-1, 1] as floats.")
-        t = torch.as_tensor(timestep)
-        if t.is_floating_point() and (t != t.round()).any():
+        t = torch.as_tensor(timestep).cpu()
+        if (t != t.round()).any():
             raise ValueError(f"A training timestep is a whole number, not {timestep}; a sampler's Level has fractions.")
-        t = t.long().cpu()
         if t.min() < 0 or t.max() >= self.num_train_timesteps:
             raise ValueError(f"timestep {timestep} is outside 0..{self.num_train_timesteps - 1}, the trained range.")
         if t.ndim and len(t) not in (1, len(like)):
             raise ValueError(f"There are {len(t)} timesteps for a batch of {len(like)}; give one, or one for each.")
         shape = (-1, *[1] * (like.ndim - 1)) if t.ndim else ()
-        return tuple(table[t].to(like).reshape(shape) for table in (self.signal, self.noise))
-
-    # -- which timesteps a short run visits --------------------------------------------------------------------------
+        return tuple(table[t.long()].to(like).reshape(shape) for table in (self.signal, self.noise))
 
     def timesteps(self, num_inference_steps: int, spacing: str | None = None) -> tuple[int, ...]:
         """The training timesteps that a run of `num_inference_steps` visits, largest first (Lin et al. 2023, table 2).
@@ -224,8 +201,7 @@ class NoiseSchedule:
     def spaced(self, n: int, spacing: str) -> list[float]:
         """As `timesteps`, but "linspace" is not rounded: the sigma samplers ask between the training timesteps."""
         total = self.num_train_timesteps
-        if spacing not in SPACINGS:
-            raise ValueError(f"Unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}.")
+        choice("spacing", spacing, SPACINGS)
         n = whole_number("num_inference_steps", n, 1, total)
         # diffusers' numpy expressions, whose rounding of .5 decides between neighbours; with two differences:
         if spacing == "leading":
@@ -237,34 +213,40 @@ class NoiseSchedule:
             # Its single step would begin at timestep 0, where there is no noise to take away.
             steps = np.linspace(0, total - 1, n)[::-1].tolist() if n > 1 else [total - 1.0]
         if steps[0] >= total:
-            raise ValueError(
-                f"{n} leading steps shifted by {self.steps_offset} would start at timestep {steps[0]:g}, "
-                f"which was never trained; take fewer steps or spacing='trailing'."
-            )
+            cure = "take fewer steps or spacing='trailing'"
+            raise ValueError(f"{n} steps would start at timestep {steps[0]:g}, which was never trained; {cure}.")
         return steps
 
 
-def whole_number(name: str, value: object, low: int, high: float = math.inf) -> int:
-    """The value as an int, or a ValueError that names what it should have been."""
-    if not isinstance(value, bool) and isinstance(value, Integral | float) and low <= value <= high and value % 1 == 0:
-        return int(value)
-    bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
-    raise ValueError(f"{name} must be a whole number {bounds}, not {value!r}.")
+def plain(value: object) -> object:
+    """A single number of numpy's or torch's as Python's own, and anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
-def number(name: str, value: object, low: float = 0.0, high: float = math.inf) -> float:
-    """The value as a finite float within bounds, or a ValueError that names what it should have been."""
-    if not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value) and low <= value <= high:
-        return float(value)
-    bounds = f" between {low:g} and {high:g}" if high < math.inf else ""
-    raise ValueError(f"{name} must be a finite number{bounds}, not {value!r}.")
+def number(name: str, value: object, low: float = 0, high: float = math.inf, whole: bool = False) -> float:
+    """The value as a finite float, or as an int, or a ValueError that names what it should have been."""
+    value = plain(value)
+    real = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high and abs(value) < math.inf
+    if real and (value % 1 == 0 or not whole):
+        return int(value) if whole else float(value)
+    bounds = f" from {low} to {high}" if high < math.inf else f" of at least {low}" if low > -math.inf else ""
+    raise ValueError(f"{name} must be a {'whole' if whole else 'finite'} number{bounds}, not {value!r}.")
+
+
+whole_number = partial(number, whole=True)
+
+
+def choice(name: str, value: object, names: Collection[str]) -> str:
+    """The value if it is one of the names, or a ValueError that lists them."""
+    if isinstance(value, str) and value in names:
+        return value
+    raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(names)}.")
 
 
 def convert(x: Tensor, output: Tensor, signal, noise, prediction_type: str) -> tuple[Tensor, Tensor]:
-    """A network's output for x = signal x_0 + noise eps, read as (x_0, eps).
+    """A network's output for x = signal x_0 + noise eps, read as (x_0, eps), on whatever scale x is.
 
-    signal and noise may be Python floats or tensors that broadcast; they need not satisfy signal^2 + noise^2 = 1, so
-    the same lines serve the variance-preserving samplers (DDIM) and those that keep the signal at 1 (Euler).
+    signal, noise: Python floats, or tensors that broadcast.
     """
     if prediction_type == "epsilon":
         return (x - noise * output) / signal, output
@@ -274,10 +256,3 @@ def convert(x: Tensor, output: Tensor, signal, noise, prediction_type: str) -> t
     size = (signal**2 + noise**2) ** 0.5
     a, s, unit = signal / size, noise / size, x / size
     return a * unit - s * output, s * unit + a * output
-
-
-def _zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
-    """Shift and stretch sqrt(alpha_bar) so that it ends at exactly 0 and starts where it did."""
-    root = alpha_bar.sqrt()
-    first, last = root[0].clone(), root[-1].clone()
-    return ((root - last) * (first / (first - last))) ** 2

@@ -2,16 +2,18 @@
 
     "a red apple" ─▶ [49406, 320, 736, 3055, 49407, ...] ─▶ token row + position row ─▶ causal transformer ─▶ (77, D)
 
-CLIP reads at most 77 tokens, of which the first and the last are marks; what does not fit is cut off, and here that is
-never silent.
+CLIP reads at most 77 tokens, of which the first and the last are marks; what does not fit is cut off, with a warning.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,15 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the tokenizer makes of one prompt, marks included and padding left out.
+    """What the tokenizer makes of one prompt, marks included and padding left out."""
 
-    pieces: the vocabulary's entries ("</w>" ends a word); ids: their rows in the token table; lost: the text beyond the
-    last token that fits, "" if all fits.
-    """
-
-    pieces: tuple[str, ...]
-    ids: tuple[int, ...]
-    lost: str
+    pieces: tuple[str, ...]  # the vocabulary's entries; "</w>" ends a word
+    ids: tuple[int, ...]  # their rows in the token table
+    lost: str  # the text beyond the last token that fits, "" if all fits
 
 
 def tokens(sd: StableDiffusion, prompt: str) -> Tokens:
@@ -47,7 +45,7 @@ def tokens(sd: StableDiffusion, prompt: str) -> Tokens:
 
 def token_ids(sd: StableDiffusion, prompts: str | Sequence[str]) -> Tensor:
     """(B, 77) token ids: start mark, the prompt's tokens, end mark, padding. Warns with the words that do not fit."""
-    return torch.tensor([row for prompt in _as_list(prompts) for row in _rows(sd, _ids(sd, prompt), 1)])
+    return torch.tensor([row for prompt in as_texts("prompt", prompts) for row in _rows(sd, _ids(sd, prompt), 1)])
 
 
 def token_embeddings(sd: StableDiffusion, ids: Tensor) -> Tensor:
@@ -67,28 +65,46 @@ def encode_embeddings(sd: StableDiffusion, embeddings: Tensor) -> Tensor:
 
     This is where token surgery starts: mix, swap or move rows, and see what the picture does.
     """
-    # The encoder takes ids only. A hook on its first layer keeps the library's own causal mask and final norm.
-    first = _transformer(sd).embeddings
-    handle = first.register_forward_hook(lambda module, args, output: embeddings.to(output))
-    try:
-        ids = torch.full(embeddings.shape[:2], sd.tokenizer.eos_token_id, device=first.token_embedding.weight.device)
-        return sd.text_encoder(ids).last_hidden_state
-    finally:
-        handle.remove()
+    table = sd.text_encoder.get_input_embeddings().weight
+    ids = torch.full(embeddings.shape[:2], sd.tokenizer.eos_token_id, device=table.device)
+    return _with_rows(sd.text_encoder, embeddings.to(table))(ids).last_hidden_state
+
+
+class _Rows(torch.nn.Module):
+    """Stands where the encoder looks ids up in its tables, and has the sums already."""
+
+    def __init__(self, rows: Tensor):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, *_, **__) -> Tensor:
+        return self.rows
+
+
+def _with_rows(encoder: torch.nn.Module, rows: Tensor) -> torch.nn.Module:
+    # The encoder takes ids only. So another one is made of its very layers, with the library's own causal mask and
+    # final norm, and the one that other threads may be using stays as it is.
+    twin = copy.copy(encoder)
+    outer = "text_model" in encoder._modules  # transformers before 5.6
+    layer = {"text_model": _with_rows(encoder.text_model, rows)} if outer else {"embeddings": _Rows(rows)}
+    twin._modules = encoder._modules | layer
+    return twin
 
 
 @torch.no_grad()
 def encode_ids(sd: StableDiffusion, ids: Tensor, clip_skip: int | None = None) -> Tensor:
     """The text encoder's states (B, 77, D) for (B, 77) ids.
 
-    clip_skip: take the states that many layers before the last, through the final norm; None or 0 takes the last
-        (diffusers' meaning, where transformers 5.6 and later make it fail).
+    clip_skip: take the states that many layers before the last, through the final norm (diffusers' meaning).
     """
     skip = whole_number("clip_skip", clip_skip or 0, 0, sd.text_encoder.config.num_hidden_layers - 1)
     ids = ids.to(sd.text_encoder.device)
-    # Some checkpoints (none of CLIP's own) were trained with the padding masked out.
-    masked = getattr(sd.text_encoder.config, "use_attention_mask", False)
-    mask = _real_tokens(sd, ids) if masked else None
+    mask = None
+    if getattr(
+        sd.text_encoder.config, "use_attention_mask", False
+    ):  # trained with the padding after the end mark hidden
+        ends = (ids == sd.tokenizer.eos_token_id).int()
+        mask = (ends.cumsum(dim=1) - ends == 0).long()
     output = sd.text_encoder(ids, attention_mask=mask, output_hidden_states=bool(skip))
     if not skip:
         return output.last_hidden_state
@@ -96,20 +112,16 @@ def encode_ids(sd: StableDiffusion, ids: Tensor, clip_skip: int | None = None) -
 
 
 def encode_prompt(
-    sd: StableDiffusion,
-    prompts: str | Sequence[str],
-    *,
-    clip_skip: int | None = None,
-    long_prompt: bool = False,
+    sd: StableDiffusion, prompts: str | Sequence[str], *, clip_skip: int | None = None, long_prompt: bool = False,
     prompt_weights: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """The states that the UNet's cross-attention reads, (B, 77, D), or (B, 77 n, D) for long prompts.
 
     long_prompt: split what does not fit into chunks of 75 tokens, encode each by itself and put the states in a row.
     prompt_weights: read "(word:1.3)", "(word)" for 1.1 and "[word]" for 1 / 1.1 as emphasis. A token's states are moved
         away from the empty prompt's (or towards it): z = z_empty + weight * (z - z_empty). A backslash keeps a bracket.
     """
-    prompts = _as_list(prompts)
+    prompts = as_texts("prompt", prompts)
     room = sd.tokenizer.model_max_length - 2
     words, weights = zip(*(_weighted_tokens(sd, prompt, prompt_weights) for prompt in prompts), strict=True)
     chunks = max(1, *(-(-len(ids) // room) for ids in words)) if long_prompt else 1
@@ -125,12 +137,8 @@ def encode_prompt(
 
 def _weighted_tokens(sd, prompt: str, prompt_weights: bool) -> tuple[list[int], list[float]]:
     spans = parse_weights(prompt) if prompt_weights else [(prompt, 1.0)]
-    ids, weights = [], []
-    for text, weight in spans:
-        piece = _ids(sd, text)
-        ids += piece
-        weights += [weight] * len(piece)
-    return ids, weights
+    weighted = [(token, weight) for text, weight in spans for token in _ids(sd, text)]
+    return [token for token, _ in weighted], [weight for _, weight in weighted]
 
 
 def parse_weights(prompt: str) -> list[tuple[str, float]]:
@@ -139,46 +147,39 @@ def parse_weights(prompt: str) -> list[tuple[str, float]]:
     Raises ValueError for a bracket that is never closed or never opened.
     """
     spans: list[tuple[str, float]] = []
-    open_marks: list[tuple[str, int]] = []  # the bracket and the span it starts at
-
-    def close(weight: float):
-        start = open_marks.pop()[1]
-        spans[start:] = [(text, w * weight) for text, w in spans[start:]]
-
+    marks: list[tuple[str, int]] = []  # brackets that are open, and the span each starts at
     for mark in re.finditer(r"\\[()\[\]\\]|:\s*([+-]?\d*\.?\d+)\s*\)|[()\[\]]|[^\\()\[\]:]+|.", prompt, re.DOTALL):
         text = mark.group()
-        inside = open_marks[-1][0] if open_marks else ""
         if text in ("(", "["):
-            open_marks.append((text, len(spans)))
+            marks.append((text, len(spans)))
         elif text in (")", "]") or mark.group(1):
-            closing = text[-1]
-            if inside != {")": "(", "]": "["}[closing]:
-                raise ValueError(
-                    f"The prompt closes a {closing!r} that it never opened; write \\{closing} for the sign itself."
-                )
-            close(float(mark.group(1)) if mark.group(1) else 1.1 if closing == ")" else 1 / 1.1)
+            sign = text[-1]
+            opening, usual = {")": ("(", 1.1), "]": ("[", 1 / 1.1)}[sign]
+            if not marks or marks[-1][0] != opening:
+                sentence = f"The prompt closes a {sign!r} that it never opened"
+                raise ValueError(f"{sentence}; write \\{sign} for the sign itself.")
+            weight, start = float(mark.group(1) or usual), marks.pop()[1]
+            spans[start:] = [(inner, outer * weight) for inner, outer in spans[start:]]
         else:
             spans.append((text[1:] if text[0] == "\\" and len(text) == 2 else text, 1.0))
-    if open_marks:
-        mark = open_marks[-1][0]
-        raise ValueError(f"The prompt opens a {mark!r} that it never closes; write \\{mark} for the sign itself.")
-    merged: list[tuple[str, float]] = []
-    for text, weight in spans:
-        if merged and merged[-1][1] == weight:
-            merged[-1] = (merged[-1][0] + text, weight)
-        else:
-            merged.append((text, weight))
-    return merged or [("", 1.0)]
+    if marks:
+        sign = marks[-1][0]
+        raise ValueError(f"The prompt opens a {sign!r} that it never closes; write \\{sign} for the sign itself.")
+    runs = groupby(spans, key=itemgetter(1))
+    return [("".join(text for text, _ in run), weight) for weight, run in runs] or [("", 1.0)]
 
 
-def _as_list(prompts: str | Sequence[str]) -> list[str]:
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if not prompts:
-        raise ValueError("The list of prompts is empty; give at least one (the empty string is a prompt).")
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise TypeError(f"A prompt is a string, not {type(prompt).__name__}: {prompt!r}.")
-    return prompts
+def as_texts(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    """One text or several as a tuple; an error names what is no text."""
+    found = (value,) if isinstance(value, str | bytes) or not isinstance(value, Iterable) else tuple(value)
+    for text in found:
+        if not isinstance(text, str):
+            raise TypeError(f"A {name.replace('_', ' ')} is a string, not {type(text).__name__}: {text!r}.")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(f"The {name} {text!r} holds half a character (a lone surrogate); read its file as UTF-8.")
+    if not found:
+        raise ValueError(f"The list of {name} is empty; give at least one (the empty string is a prompt).")
+    return found
 
 
 def _ids(sd, text: str) -> list[int]:
@@ -190,20 +191,11 @@ def _rows(sd, words: Sequence[int], chunks: int) -> list[list[int]]:
     """That many rows of 77 ids, each with its marks and padding. Warns with the words beyond the last one."""
     room = sd.tokenizer.model_max_length - 2
     if words[chunks * room :]:
-        warnings.warn(
-            f"CLIP reads {room} tokens and drops the rest of this prompt: "
-            f"{sd.tokenizer.decode(words[chunks * room :]).strip()!r}. Shorten it, or pass long_prompt=True.",
-            stacklevel=3,
-        )
+        lost = f"drops the rest of this prompt: {sd.tokenizer.decode(words[chunks * room :]).strip()!r}"
+        warnings.warn(f"CLIP reads {room} tokens and {lost}. Shorten it, or pass long_prompt=True.", stacklevel=3)
     parts = [words[c * room : (c + 1) * room] for c in range(chunks)]
     begin, end, pad = sd.tokenizer.bos_token_id, sd.tokenizer.eos_token_id, sd.tokenizer.pad_token_id
     return [[begin, *part, end, *[pad] * (room - len(part))] for part in parts]
-
-
-def _real_tokens(sd, ids: Tensor) -> Tensor:
-    """1 up to and including the first end mark, 0 on the padding after it."""
-    ends = (ids == sd.tokenizer.eos_token_id).int()
-    return (ends.cumsum(dim=1) - ends == 0).long()
 
 
 def _transformer(sd):

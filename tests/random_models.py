@@ -92,6 +92,7 @@ def save_random_model(
     }
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     index = json.loads((sdlearn.model_path() / "model_index.json").read_text(encoding="utf-8"))
+    index["scheduler"] = ["diffusers", "PNDMScheduler"]  # as Stable Diffusion 1's own files name it
     (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     return folder
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 
@@ -21,7 +24,7 @@ from reference import generators, relative_error
 
 import sdlearn
 from sdlearn import autoencoder
-from sdlearn.pictures import contact_sheet, open_image, psnr
+from sdlearn.pictures import SETTINGS_KEY, contact_sheet, fit, open_image, psnr, to_images, to_tensor
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 COLOURS = Image.fromarray(PIXELS)
@@ -118,25 +121,25 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path):
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3))))
 def test_a_picture_survives_the_way_to_a_tensor_and_back(array):
-    tensor = autoencoder.to_tensor(Image.fromarray(array))
+    tensor = to_tensor(Image.fromarray(array))
     assert tensor.dtype == torch.float32 and tensor.shape == (1, 3, *array.shape[:2])
     assert tensor.min() >= -1 and tensor.max() <= 1
-    assert np.array_equal(np.asarray(autoencoder.to_images(tensor)[0]), array)
+    assert np.array_equal(np.asarray(to_images(tensor)[0]), array)
 
 
 def test_tensors_are_those_of_the_pipelines():
     theirs = VaeImageProcessor(vae_scale_factor=4).preprocess(SMOOTH)
-    assert torch.allclose(autoencoder.to_tensor(SMOOTH), theirs, atol=1e-6)
-    wild = 3 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))  # clipped alike
+    assert torch.allclose(to_tensor(SMOOTH), theirs, atol=1e-6)
+    wild = 2 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))  # clipped alike
     back = VaeImageProcessor(vae_scale_factor=4).postprocess(wild, output_type="pil")[0]
-    assert np.abs(np.asarray(back, int) - np.asarray(autoencoder.to_images(wild)[0], int)).max() <= 1
+    assert np.abs(np.asarray(back, int) - np.asarray(to_images(wild)[0], int)).max() <= 1
 
 
 def test_fitting_crops_about_the_centre_and_never_stretches():
     wide = Image.new("RGB", (40, 10), "white")
     wide.paste("black", (15, 0, 25, 10))
-    assert np.asarray(autoencoder.fit(wide, 10, 10)).max() == 0
-    assert autoencoder.fit(wide, 24, 16).size == (24, 16)
+    assert np.asarray(fit(wide, 10, 10)).max() == 0
+    assert fit(wide, 24, 16).size == (24, 16)
 
 
 # -- pictures compared and laid side by side --------------------------------------------------------------------------
@@ -247,16 +250,16 @@ def test_any_damage_to_a_file_is_a_picture_or_a_sentence(tmp_path, file_format):
 
 def test_batches_of_pictures_agree_in_size_and_are_not_empty():
     with pytest.raises(ValueError, match=r"sizes.*4x4, 8x8.*resize"):
-        autoencoder.to_tensor([Image.new("RGB", (4, 4)), Image.new("RGB", (8, 8))])
+        to_tensor([Image.new("RGB", (4, 4)), Image.new("RGB", (8, 8))])
     with pytest.raises(ValueError, match=r"pictures.*empty"):
-        autoencoder.to_tensor([])
+        to_tensor([])
 
 
 # -- latents -----------------------------------------------------------------------------------------------------------
 
 
 def test_encoding_is_the_scaled_mean_and_a_seeded_draw_is_diffusers(emoji):
-    x = autoencoder.to_tensor(SMOOTH)
+    x = to_tensor(SMOOTH)
     posterior = emoji.vae.encode(x).latent_dist
     assert relative_error(autoencoder.encode(emoji, SMOOTH), posterior.mean * emoji.scaling_factor) < 1e-6
     drawn = posterior.sample(torch.Generator().manual_seed(3)) * emoji.scaling_factor
@@ -270,7 +273,7 @@ def test_decoding_is_diffusers_and_undoes_encoding(emoji):
     z = torch.randn(2, 4, 6, 4, generator=torch.Generator().manual_seed(0))
     assert relative_error(autoencoder.decode(emoji, z), emoji.vae.decode(z / emoji.scaling_factor).sample) < 1e-6
     # On a picture of the kind it was trained on the round trip is close; noise would not be.
-    drawn = autoencoder.to_tensor(sdlearn.text_to_image(emoji, "a glossy red apple", seed=7, num_inference_steps=10))
+    drawn = to_tensor(sdlearn.text_to_image(emoji, "a glossy red apple", seed=7, num_inference_steps=10))
     again = autoencoder.decode(emoji, autoencoder.encode(emoji, drawn))
     assert (again - drawn).pow(2).mean().sqrt() < 0.2
 
@@ -282,7 +285,7 @@ def test_latents_have_about_unit_size(emoji):
 
 def test_bad_tensors_are_refused_with_their_shape(emoji):
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\).*\(3, 8, 8\)"):
-        autoencoder.to_images(torch.zeros(3, 8, 8))
+        to_images(torch.zeros(3, 8, 8))
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\).*\(1, 4, 8, 8\)"):
         autoencoder.encode(emoji, torch.zeros(1, 4, 8, 8))
     with pytest.raises(ValueError, match=r"\(B, 4, h, w\).*\(1, 3, 8, 8\)"):
@@ -293,9 +296,38 @@ def test_bad_tensors_are_refused_with_their_shape(emoji):
         autoencoder.encode(emoji, [COLOURS, SMOOTH], generators(1))
 
 
+def test_bytes_that_were_never_scaled_are_refused(emoji):
+    for wrong in (torch.full((1, 3, 64, 64), 255.0), torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)):
+        for read in (to_images, lambda x: autoencoder.encode(emoji, x)):
+            with pytest.raises(ValueError, match=r"255, not in \[-1, 1\].*127.5"):
+                read(wrong)
+    to_images(torch.full((1, 3, 8, 8), 3.0))  # a decoder may overshoot
+
+
+def test_mistaken_first_arguments_are_named(emoji):
+    step = next(sdlearn.denoise(emoji, "a fox", seed=1, num_inference_steps=2, progress=False))
+    with pytest.raises(TypeError, match=r"step.latents or step.x0"):
+        autoencoder.decode(emoji, step)
+    with pytest.raises(TypeError, match=r"tensor of shape \(B, 4, h, w\), not list"):
+        autoencoder.decode(emoji, [1])
+    calls = (
+        lambda sd: autoencoder.decode(sd, step.x0),
+        lambda sd: autoencoder.encode(sd, SMOOTH),
+        lambda sd: sdlearn.text_to_image(sd, "a fox"),
+        lambda sd: sdlearn.image_to_image(sd, SMOOTH, "a fox"),
+        lambda sd: list(sdlearn.denoise(sd, "a fox")),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"sd must be a model from sdlearn.load\(\), not str: 'emoji'"):
+            call("emoji")
+    for wrong in ([SMOOTH], "x.png", None):
+        with pytest.raises(TypeError, match="one PIL image at a time"):
+            sdlearn.save_image(wrong, "x.png")
+
+
 def test_numbers_that_overflow_are_reported_and_never_a_black_picture(emoji):
     with pytest.raises(ValueError, match=r"not finite.*float32"):
-        autoencoder.to_images(torch.full((1, 3, 4, 4), torch.nan))
+        to_images(torch.full((1, 3, 4, 4), torch.nan))
     broken = replace(emoji, vae=deepcopy(emoji.vae))
     broken.vae.decoder.conv_out.bias.data[0] = torch.inf
     with pytest.raises(FloatingPointError, match=r"pixels.*not finite"):
@@ -311,7 +343,7 @@ def test_numbers_that_overflow_are_reported_and_never_a_black_picture(emoji):
 @given(prompt=st.text(st.characters(exclude_categories=["Cs"]), max_size=40), seed=st.integers(0, 2**63 - 1))
 def test_settings_survive_a_png(tmp_path_factory, prompt, seed):
     image, settings = SMOOTH.copy(), {"prompt": prompt, "seed": seed, "guidance_scale": 7.5}
-    image.info[autoencoder.SETTINGS_KEY] = json.dumps(settings)
+    image.info[SETTINGS_KEY] = json.dumps(settings)
     path = sdlearn.save_image(image, tmp_path_factory.getbasetemp() / "x.png")
     assert sdlearn.read_settings(path) == sdlearn.read_settings(image) == settings
     assert open_image(path).tobytes() == image.tobytes()
@@ -349,6 +381,26 @@ def test_an_interrupted_save_leaves_the_old_file_and_nothing_half_written(tmp_pa
         sdlearn.save_image(COLOURS, path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_many_may_save_one_file(tmp_path):
+    path = tmp_path / "x.png"
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(sdlearn.save_image, SMOOTH, path) for _ in range(60)]:
+            done.result()
+    assert list(tmp_path.iterdir()) == [path] and Image.open(path).tobytes() == SMOOTH.tobytes()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_picture_that_cannot_be_written_is_named_with_the_cure(tmp_path, monkeypatch, code):
+    def fails(self, target, **options):
+        target.write_bytes(b"half")
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Image.Image, "save", fails)
+    with pytest.raises(OSError, match=rf"x.png \({os.strerror(code)}\); make room, or choose a folder"):
+        sdlearn.save_image(SMOOTH, tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_png_and_only_existing_folders_are_written(tmp_path):

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import sdlearn
-from sdlearn import autoencoder, sampling
+from sdlearn import guidance, pictures, sampling
 from sdlearn.batch import CHECKS, Batch, Settings
+from sdlearn.pictures import SETTINGS_KEY
 from sdlearn.samplers import SAMPLERS
 from sdlearn.schedule import SPACINGS
 
@@ -55,6 +56,14 @@ def test_each_picture_of_a_batch_remembers_what_is_its_own(random_sd):
         assert "seeds" not in found and found["dtype"] == "float32"
 
 
+def test_a_guidance_interval_is_written_and_draws_again(random_sd, tmp_path):
+    scale = guidance.interval(np.float32(3.0), torch.tensor(0.5), 5)
+    image = sdlearn.text_to_image(random_sd, "a fox", seed=5, num_inference_steps=3, guidance_scale=scale)
+    found = saved(image, tmp_path)
+    assert found["guidance_scale"] == {"guidance_scale": 3.0, "sigma_low": 0.5, "sigma_high": 5.0}
+    assert sdlearn.text_to_image(random_sd, **found).tobytes() == image.tobytes()
+
+
 @pytest.mark.parametrize("wrap", [np.float32, np.float64, torch.tensor, np.array])
 def test_numbers_of_other_libraries_are_written_as_numbers(random_sd, wrap):
     whole = torch.tensor if wrap is torch.tensor else np.int64
@@ -67,7 +76,7 @@ def test_numbers_of_other_libraries_are_written_as_numbers(random_sd, wrap):
 
 def test_settings_of_older_pictures_still_draw(random_sd):
     image = sdlearn.text_to_image(random_sd, "a fox", seed=5, **FAST)
-    image.info[autoencoder.SETTINGS_KEY] = json.dumps(
+    image.info[SETTINGS_KEY] = json.dumps(
         {"num_inference_steps": 2, "guidance_scale": 3.0, "sampler": "ddim", "prompt": "a fox", "negative_prompt": "",
          "seed": 5, "model": random_sd.name, "width": 64, "height": 64}
     )  # fmt: skip
@@ -77,7 +86,7 @@ def test_settings_of_older_pictures_still_draw(random_sd):
 
 
 def test_another_models_settings_draw_with_a_warning(random_sd):
-    with pytest.warns(UserWarning, match="picture by 'other'"):
+    with pytest.warns(UserWarning, match="'other' drew the picture"):
         sdlearn.text_to_image(random_sd, "a fox", seed=5, model="other", **FAST)
 
 
@@ -102,6 +111,32 @@ def test_settings_survive_json_and_compare_by_what_they_ask_for(given):
     assert settings != Settings(**given | {"seed": (given["seed"] + 1) % 2**63})
     assert settings.difference(settings.written()) is None
     assert settings.difference(settings.written() | {"prompt": given["prompt"] + "!"}) == "prompt"
+
+
+def twice(level) -> float:
+    return 2.0
+
+
+def thrice(level) -> float:
+    return 3.0
+
+
+def test_functions_are_compared_by_name_and_what_has_none_equals_nothing():
+    asked, others = Settings("a fox", guidance_scale=twice), (thrice, 7.5, guidance.interval(2.0, 0.5, 5.0))
+    assert asked == Settings("a fox", guidance_scale=twice) and asked.difference(asked.written()) is None
+    assert all(asked != Settings("a fox", guidance_scale=other) for other in others)
+    assert asked.written()["guidance_scale"] == f"{__name__}.twice"
+    assert Settings("", guidance_scale=others[2]) == Settings("", guidance_scale=guidance.interval(2, 0.5, 5))
+    for nameless in ({"guidance_scale": lambda level: 2.0}, {"latents": torch.zeros(1, 4, 8, 8)}):
+        asked = Settings("a fox", **nameless)
+        assert asked != Settings("a fox", **nameless)
+        assert asked.difference(json.loads(json.dumps(asked.written()))) == next(iter(nameless))
+
+
+@pytest.mark.parametrize("setting", [{"eta": 0.5}, {"clip_skip": 1}, {"spacing": "trailing"}, {"height": 48}])
+def test_a_setting_that_is_no_longer_asked_for_is_a_difference(random_sd, setting):
+    drawn = Settings("a fox", seed=1, **setting).by(random_sd)
+    assert Settings("a fox", seed=1).by(random_sd).difference(drawn.written()) == next(iter(setting))
 
 
 def test_every_parameter_of_denoise_is_a_setting_and_is_checked():
@@ -152,6 +187,12 @@ def test_inpainting_takes_the_noise_it_is_given(random_sd):
         ({"sampler": ["ddim"]}, ValueError, "sampler"),
         ({"spacing": ""}, ValueError, "spacing"),
         ({"seed": (1, 2)}, ValueError, "seed"),
+        ({"seeds": "12"}, ValueError, "seed"),
+        ({"seeds": iter([1, "2"])}, ValueError, "seed"),
+        ({"prompt": iter([])}, ValueError, "prompt"),
+        ({"prompt": iter(["a fox", 5])}, TypeError, "prompt"),
+        ({"prompt": b"a fox"}, TypeError, "prompt"),
+        ({"guidance_scale": {"guidance_scale": 3.0}}, ValueError, "guidance_scale"),
         ({"prompt": "a \ud800"}, ValueError, "surrogate"),
         ({"latents": np.zeros((1, 4, 8, 8))}, TypeError, "latents"),
         ({"mask": np.zeros((1, 1, 8, 8))}, TypeError, "mask"),
@@ -189,7 +230,7 @@ def test_a_run_of_no_steps_is_checked_like_any_other(random_sd, options, kind):
 
 
 def test_a_size_is_checked_before_the_picture_is_resized(random_sd, monkeypatch):
-    monkeypatch.setattr(autoencoder, "fit", None)
+    monkeypatch.setattr(pictures, "fit", None)
     with pytest.raises(ValueError, match="pixels"):
         sdlearn.image_to_image(random_sd, Image.new("RGB", (64, 64)), "a fox", height=10**6, width=10**6)
 

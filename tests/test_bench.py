@@ -50,7 +50,6 @@ def test_the_report_states_median_and_spread(report):
     (line,) = [line for line in lines if line.startswith("sdlearn / diffusers")]
     assert f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})" in line
     assert any("of a large matrix product here" in line for line in lines)
-    assert any(line.startswith("peak of the process") for line in lines)
     assert "emoji" in lines[1] and "3 ddim steps" in lines[1]
 
 
@@ -96,16 +95,16 @@ def test_bench_prints_its_report(random_folder, capsys):
     assert "sdlearn / diffusers" in capsys.readouterr().out
 
 
-def test_random_weights_spare_memory_too(monkeypatch):
+def test_random_weights_are_made_as_the_models_options_say(emoji, monkeypatch):
     asked = {}
-    monkeypatch.setattr("sdlearn.hub.architectures.random_model", lambda *names, **options: asked.update(options))
-    for low_memory in (True, False):
-        bench._model({"name": "sd-1.4", "device": "cpu", "low_memory": low_memory}, random_weights=True)
-        assert asked == {"low_memory": low_memory}
+    monkeypatch.setattr(bench, "random_model", lambda **options: asked.update(options) or emoji)
+    model = {"name": "sd-1.4", "device": "cpu", "dtype": None, "low_memory": True}
+    bench.bench(model=model, random_weights=True, repeats=1, num_inference_steps=2)
+    assert asked == model
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_is_timed_by_its_own_clock_and_its_memory_is_told(random_folder):
+def test_the_memory_of_a_gpu_is_told(random_folder):
     import sdlearn
 
     report = bench.bench(model=sdlearn.load(random_folder, "cuda"), fast=True, **QUICK)

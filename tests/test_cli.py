@@ -1,5 +1,6 @@
 """The command line: what each command does, what it says when it cannot, and what it never overwrites."""
 
+import errno
 import json
 import os
 import re
@@ -257,13 +258,89 @@ def _stop(server: subprocess.Popen):
     server.wait()
 
 
+def test_a_port_that_cannot_be_is_refused(notebooks, started, capsys):
+    for port in ("-1", "0", "65536"):
+        assert main(["course", "--port", port]) == 1
+        assert "1 to 65535" in capsys.readouterr().err
+    assert not started
+
+
+def test_course_into_what_cannot_be_written_says_the_cure(notebooks, started, monkeypatch, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    assert main(["course", "--dir", "taken"]) == 1
+    assert re.search(r"Cannot lay the course out in .*taken.*--dir", capsys.readouterr().err)
+
+    def full(source, target):
+        Path(target).write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(course.shutil, "copyfile", full)
+    assert main(["course", "--dir", "mine"]) == 1
+    assert re.search(r"No space left on device.*make room", capsys.readouterr().err)
+    assert not [file for file in (tmp_path / "mine").rglob("*") if file.is_file()], "nothing half written stays"
+
+
 # -- book ------------------------------------------------------------------------------------------------------------
 
 
-def test_book_outside_a_clone_says_so(monkeypatch, tmp_path, capsys):
+def test_executed_copies_of_two_models_never_meet(monkeypatch, tmp_path):
+    notebook = book.NOTEBOOKS / "00_quickstart.ipynb"
+    for folder in ("one/model", "two/model", "emoji"):
+        (tmp_path / folder).mkdir(parents=True)
+    names = ("emoji", "sd-1.4", "a/model", "b/model", *(str(tmp_path / f) for f in ("one/model", "two/model", "emoji")))
+    copies = []
+    for name in names:
+        monkeypatch.setenv("SDLEARN_MODEL", name)
+        copies.append(book.executed_copy(notebook))
+    assert len(set(copies)) == len(names)
+    assert copies[0] == book.BUILD / "executed" / "emoji" / notebook.name
+    assert {copy.parent.parent for copy in copies} == {book.BUILD / "executed"}
+
+
+def test_a_copy_is_stale_when_its_model_was_written_anew(monkeypatch, tmp_path):
+    monkeypatch.setattr(book, "BUILD", tmp_path / "_build")
+    monkeypatch.setenv("SDLEARN_MODEL", str(tmp_path / "model"))
+    (tmp_path / "model").mkdir()
+    cell = {"cell_type": "code", "metadata": {"execution": {
+        "iopub.status.busy": "2024-01-01T00:00:00", "shell.execute_reply": "2024-01-01T00:00:01"}}}  # fmt: skip
+    notebook = book.NOTEBOOKS / "00_quickstart.ipynb"
+    copy = book.executed_copy(notebook)
+    copy.parent.mkdir(parents=True)
+    copy.write_text(json.dumps({"cells": [cell]}))
+    assert book.is_fresh(notebook)
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_text("new")
+    os.utime(weights, (copy.stat().st_mtime + 10,) * 2)
+    assert not book.is_fresh(notebook)
+
+
+@pytest.mark.parametrize("option", [[], ["--cover"]])
+def test_book_and_cover_outside_a_clone_say_so(monkeypatch, tmp_path, capsys, option):
     monkeypatch.setattr(book, "NOTEBOOKS", tmp_path / "notebooks")
-    assert main(["book"]) == 1
+    monkeypatch.setattr(book, "COVER", tmp_path / "notebooks" / "images" / "cover.png")
+    assert main(["book", *option]) == 1
     assert "clone of the repository" in capsys.readouterr().err
+
+
+def test_two_books_are_not_built_at_once(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(book, "BUILD", tmp_path / "_build")
+    monkeypatch.setattr(book.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(book, "execute", lambda: main(["book"]) and 1 / 0)  # a second one, while the first is at work
+    with pytest.raises(ZeroDivisionError):
+        main(["book"])
+    assert "Another `sdlearn book` is at work" in capsys.readouterr().err
+    assert not (tmp_path / "_build" / "building").exists()
+
+
+def test_a_book_that_cannot_be_written_says_the_cure(monkeypatch, tmp_path, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(book, "BUILD", tmp_path / "_build")
+    monkeypatch.setattr(book.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(book, "execute", full)
+    assert main(["book"]) == 1
+    assert re.search(r"Cannot write into .*_build \(No space left on device\); make room", capsys.readouterr().err)
 
 
 def test_book_without_jupyter_book_says_how_to_get_it(monkeypatch, capsys):
@@ -302,7 +379,7 @@ def test_every_picture_is_drawn_named_and_listed(prompts, tmp_path, random_sd):
         assert line == {"file": line["file"], **settings}
         assert settings["num_inference_steps"] == 2
     alone = sdlearn.text_to_image(random_sd, PROMPTS[1], seed=8, **SETTINGS)
-    assert sdlearn.autoencoder.to_tensor([alone, out / "00001-1.png"]).diff(dim=0).abs().max() < 0.03
+    assert sdlearn.pictures.to_tensor([alone, out / "00001-1.png"]).diff(dim=0).abs().max() < 0.03
 
 
 def test_an_interrupted_run_continues(prompts, tmp_path, random_sd, monkeypatch):
@@ -327,7 +404,7 @@ def test_an_interrupted_run_continues(prompts, tmp_path, random_sd, monkeypatch)
     generate.generate(prompts, tmp_path / "out", model=random_sd, **SETTINGS)
     assert [line["prompt"] for line in index(tmp_path / "out")] == PROMPTS
     assert {path: path.stat().st_mtime_ns for path in saved} == before
-    assert not list((tmp_path / "out").glob("*.part"))
+    assert len(list((tmp_path / "out").glob("*.png"))) == len(PROMPTS)  # what a killed process left counts for nothing
 
 
 def test_a_finished_run_draws_nothing(prompts, tmp_path, random_sd, monkeypatch, capsys):
@@ -348,7 +425,7 @@ def test_pictures_of_other_settings_are_never_overwritten(prompts, tmp_path, ran
     with pytest.raises(ValueError, match=r"another prompt \('a cat', not 'a horse'\)"):
         generate.generate(prompts, out, model=random_sd, **SETTINGS)
     (out / "00000-0.png").write_bytes(b"someone else's")
-    with pytest.raises(ValueError, match="is not a picture of this run"):
+    with pytest.raises(ValueError, match="is no picture of this run"):
         generate.generate(prompts, out, model=random_sd, **SETTINGS)
     assert (out / "00000-0.png").read_bytes() == b"someone else's"
 
@@ -358,6 +435,17 @@ def test_a_run_with_every_kind_of_setting_continues(prompts, tmp_path, random_sd
     generate.generate(prompts, tmp_path / "out", model=random_sd, **half)
     monkeypatch.setattr(generate, "text_to_image", None)
     assert generate.generate(prompts, tmp_path / "out", model=random_sd, **half) == 0
+
+
+def test_a_run_whose_guidance_cannot_be_compared_does_not_go_on(prompts, tmp_path, random_sd):
+    generate.generate(
+        prompts, tmp_path / "out", model=random_sd, guidance_scale=lambda level: 3.0, num_inference_steps=2
+    )
+    with pytest.raises(
+        ValueError, match=r"00000-0\.png does not hold its guidance_scale, a function without a name, so"
+    ):
+        other = {"guidance_scale": lambda level: 4.0, "num_inference_steps": 2}
+        generate.generate(prompts, tmp_path / "out", model=random_sd, **other)
 
 
 def test_a_run_in_another_number_format_does_not_go_on(prompts, tmp_path, random_sd, random_folder):
@@ -469,6 +557,27 @@ def test_doctor_tells_a_working_model_from_one_that_draws_something_else(monkeyp
     (finding,) = doctor.shipped_model()
     assert not finding.ok
     assert "not what was asked for" in finding.said
+
+
+@pytest.mark.parametrize("name", ["nope", "sd-1.4", "owner/nothing"])
+def test_doctor_looks_for_the_model_that_the_lessons_load(monkeypatch, random_folder, name):
+    monkeypatch.setenv("SDLEARN_MODEL", name)
+    (finding,) = doctor.chosen_model()
+    assert not finding.ok and finding.essential
+    assert name in finding.said and "SDLEARN_MODEL" in finding.cure
+    monkeypatch.setenv("SDLEARN_MODEL", str(random_folder))
+    (finding,) = doctor.chosen_model()
+    assert finding.ok
+    monkeypatch.delenv("SDLEARN_MODEL")
+    assert not list(doctor.chosen_model())
+
+
+def test_doctor_does_not_promise_lessons_without_their_model(monkeypatch, capsys):
+    monkeypatch.setenv("SDLEARN_MODEL", "nope")
+    for check in ("packages", "device", "memory", "disk", "shipped_model", "jupyter", "hub"):
+        monkeypatch.setattr(doctor, check, lambda: ())
+    assert main(["doctor"]) == 1
+    assert "lessons run here" not in capsys.readouterr().out
 
 
 def test_doctor_names_old_and_absent_packages(monkeypatch):

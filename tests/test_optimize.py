@@ -5,6 +5,7 @@ import warnings
 import weakref
 from dataclasses import replace
 
+import accelerate
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -14,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import sdlearn
 from sdlearn.fast import FastUNet, _Graph, optimize
 from sdlearn.guidance import interval
-from sdlearn.hub.checkpoints import offload
 
 TOLERANCE = 1e-5  # relative L2 error of a run's latents, float32
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -65,7 +65,7 @@ def test_image_to_image_and_inpainting_go_through_it(emoji, fast_emoji):
         lambda sd: sdlearn.image_to_image(sd, picture, "a dog", seed=2, num_inference_steps=4),
         lambda sd: sdlearn.inpaint(sd, picture, mask, "a dog", seed=2, num_inference_steps=4),
     ):
-        ours, theirs = sdlearn.autoencoder.to_tensor([draw(fast_emoji), draw(emoji)])
+        ours, theirs = sdlearn.pictures.to_tensor([draw(fast_emoji), draw(emoji)])
         assert (ours - theirs).abs().max() <= 1.01 / 127.5
 
 
@@ -142,7 +142,7 @@ def test_half_precision_agrees_within_its_rounding(random_folder):
 
 def test_an_offloaded_unet_stays_as_it_is_with_a_message(random_folder):
     sd = sdlearn.load(random_folder, "cpu")
-    offload(sd.unet, torch.device("cpu"))
+    accelerate.cpu_offload(sd.unet, torch.device("cpu"))
     with pytest.warns(UserWarning, match=r"does not fit this UNet: its weights are kept in main memory \(low_memory\)"):
         assert optimize(sd) is sd
 

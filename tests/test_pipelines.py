@@ -11,6 +11,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from random_models import save_random_model
 from reference import PAGE, TOLERANCE, assert_stated, generators, pipeline, relative_error, scheduler, with_schedule
@@ -18,6 +19,7 @@ from toy import network, run
 
 import sdlearn
 from sdlearn import autoencoder
+from sdlearn.pictures import to_images
 from sdlearn.samplers import SAMPLERS
 from sdlearn.schedule import NoiseSchedule
 
@@ -239,7 +241,7 @@ def test_a_strength_below_one_step_is_an_empty_batch_there_and_the_round_trip_he
     ours = sdlearn.image_to_image(random_sd, image, PROMPTS[0], strength=0.04, num_inference_steps=20, seed=3)
     encoded = autoencoder.encode(random_sd, image, generators(3))
     assert torch.equal(last_latents[-1], encoded)
-    assert ours.tobytes() == autoencoder.to_images(autoencoder.decode(random_sd, encoded))[0].tobytes()
+    assert ours.tobytes() == to_images(autoencoder.decode(random_sd, encoded))[0].tobytes()
 
 
 def test_strength_1_still_holds_a_trace_of_the_picture(random_sd, last_latents):
@@ -295,3 +297,13 @@ def test_inpainting_one_picture_draws_its_latents_once_for_each_seed(random_sd, 
     alone = pipe("a fox", generator=generators(4), **one).images
     assert relative_error(both[1:], alone) > 0.01
     assert relative_error(last_latents[1], alone) <= TOLERANCE
+
+
+def test_the_shipped_folder_draws_by_diffusers_own_defaults(emoji):
+    """The call that every tutorial makes: its scheduler, whatever the folder names, must bear a guidance of 7.5."""
+    pipe = StableDiffusionPipeline.from_pretrained(sdlearn.model_path())
+    assert type(pipe.scheduler).__name__ == "DDIMScheduler" and not pipe.scheduler.config.clip_sample
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe("a glossy dog", num_inference_steps=10, generator=torch.Generator().manual_seed(7)).images[0]
+    ours = sdlearn.text_to_image(emoji, "a glossy dog", seed=7, num_inference_steps=10)
+    assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 1

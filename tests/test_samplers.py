@@ -327,7 +327,7 @@ def test_noise_never_rises_along_a_plan_and_a_later_start_is_a_tail_of_it(name, 
     ("make", "message"),
     [
         (lambda s: get_sampler("dpm"), r"Unknown sampler 'dpm'; choose one of ddpm, ddim, plms, .*dpm\+\+2m_karras"),
-        (lambda s: SAMPLERS["ddim"].plan(s, 20, eta=1.5), "eta must be a finite number between 0 and 1, not 1.5"),
+        (lambda s: SAMPLERS["ddim"].plan(s, 20, eta=1.5), "eta must be a finite number from 0 to 1, not 1.5"),
         (lambda s: SAMPLERS["euler"].plan(s, 20, eta=0.5), "eta belongs to the sampler 'ddim'; 'euler' has no such"),
         (
             lambda s: SAMPLERS["ddim"].plan(s, 20, start_step=20),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
@@ -22,6 +23,7 @@ from reference import generators, pipeline, relative_error
 import sdlearn
 from sdlearn import autoencoder, guidance, text
 from sdlearn.autoencoder import draw_noise
+from sdlearn.pictures import fit, to_images
 from sdlearn.samplers import SAMPLERS
 from sdlearn.schedule import SPACINGS
 
@@ -196,8 +198,7 @@ def test_a_picture_without_a_seed_remembers_the_one_that_was_drawn(random_sd):
 
 
 def test_settings_name_what_cannot_be_written_down(random_sd):
-    scale = guidance.interval(3.0, 0.5, 5.0)
-    image = sdlearn.text_to_image(random_sd, "a fox", seed=1, num_inference_steps=2, guidance_scale=scale)
+    image = sdlearn.text_to_image(random_sd, "a fox", seed=1, num_inference_steps=2, guidance_scale=lambda level: 3.0)
     assert sdlearn.read_settings(image)["guidance_scale"] == "function"
 
 
@@ -309,7 +310,7 @@ def test_strength_0_is_the_round_trip_and_takes_no_step(random_sd, calls):
     ours = sdlearn.image_to_image(random_sd, image, "a fox", strength=0.0, seed=5)
     assert calls == []
     x0 = autoencoder.encode(random_sd, image, generators(5))
-    assert ours.tobytes() == autoencoder.to_images(autoencoder.decode(random_sd, x0))[0].tobytes()
+    assert ours.tobytes() == to_images(autoencoder.decode(random_sd, x0))[0].tobytes()
 
 
 def test_start_step_and_strength_are_one_choice(random_sd, calls):
@@ -341,12 +342,39 @@ def test_the_picture_is_noised_to_the_level_of_the_first_step_taken(random_sd):
     assert torch.allclose(seen[0], random_sd.schedule.add_noise(x0, noise, int(step.timestep)), atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(101, 67), (30, 300), (5, 5)])
+def test_a_photograph_of_any_size_is_scaled_and_cropped_to_the_models(random_sd, size):
+    photo, hole = (picture.resize(size) for picture in (picture(random_sd), mask(random_sd)))
+    native = (random_sd.width, random_sd.height)
+    sentence = f"picture of {size[0]}x{size[1]} pixels is scaled and cropped to {native[0]}x{native[1]}"
+    with pytest.warns(UserWarning, match=sentence):
+        ours = sdlearn.image_to_image(random_sd, photo, "a fox", seed=5, **FAST)
+    assert ours.size == native
+    fitted = autoencoder.fit(photo, *native)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sdlearn.image_to_image(random_sd, fitted, "a fox", seed=5, **FAST).tobytes() == ours.tobytes()
+        assert sdlearn.image_to_image(random_sd, photo, **sdlearn.read_settings(ours)).tobytes() == ours.tobytes()
+    with pytest.warns(UserWarning, match=sentence) as caught:
+        drawn = sdlearn.inpaint(random_sd, photo, hole, "a fox", seed=5, **FAST)
+    assert drawn.size == native and len(caught) == 1
+    white = np.asarray(autoencoder.fit(hole, *native))[..., 0] >= 128
+    assert np.array_equal(np.asarray(drawn)[~white], np.asarray(fitted)[~white])
+
+
+def test_a_picture_whose_size_divides_into_latents_keeps_it(random_sd):
+    wide = picture(random_sd).resize((96, 48))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sdlearn.image_to_image(random_sd, wide, "a fox", seed=5, **FAST).size == (96, 48)
+
+
 @pytest.mark.parametrize("size", [{}, {"height": 48, "width": 80}])
 def test_unmasked_pixels_come_back_bit_for_bit(random_sd, size):
     image, hole = picture(random_sd), mask(random_sd)
     options = {"seeds": [5, 6], **FAST, **size}
-    kept = np.asarray(autoencoder.fit(image, 80, 48) if size else image)
-    white = np.asarray(autoencoder.fit(hole, 80, 48) if size else hole.convert("RGB"))[..., 0] >= 128
+    kept = np.asarray(fit(image, 80, 48) if size else image)
+    white = np.asarray(fit(hole, 80, 48) if size else hole.convert("RGB"))[..., 0] >= 128
     for drawn in sdlearn.inpaint(random_sd, image, hole, "a fox", **options):
         assert np.array_equal(np.asarray(drawn)[~white], kept[~white])
         assert (np.asarray(drawn)[white] != kept[white]).any()
@@ -475,7 +503,7 @@ BAD_CALLS = [
     ({"sampler": "euler_a"}, "Unknown sampler 'euler_a'; choose one of ddpm, ddim"),
     ({"spacing": "even"}, "Unknown spacing 'even'; choose one of leading, trailing, linspace"),
     ({"sampler": "euler", "eta": 1.0}, "eta belongs to the sampler 'ddim'"),
-    ({"guidance_rescale": 1.5}, "guidance_rescale must be a finite number between 0 and 1, not 1.5"),
+    ({"guidance_rescale": 1.5}, "guidance_rescale must be a finite number from 0 to 1, not 1.5"),
     ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, not nan"),
     ({"latents": torch.zeros(4, 8, 8)}, r"latents must have the shape .B, 4, h, w., not .4, 8, 8."),
     ({"latents": torch.full((1, 4, 8, 8), torch.nan)}, "latents holds values that are not finite"),
@@ -486,7 +514,7 @@ BAD_CALLS = [
         {"mask": torch.ones(1, 8, 8), "image_latents": torch.zeros(1, 4, 8, 8)},
         r"mask must have the shape .1 or B, 1, 8",
     ),
-    ({"unet_channels": torch.ones(1, 5, 8, 8)}, r"unet_channels must have the shape .1 or B, 0, 8, 8. for this UNet"),
+    ({"unet_channels": torch.ones(1, 5, 8, 8)}, r"unet_channels must have the shape .1 or B, 0, 8, 8.,"),
     ({"prompt_embeds": torch.zeros(1, 77, 48)}, "Give either a prompt or prompt_embeds"),
     ({"prompt": None}, "Give either a prompt or prompt_embeds"),
     ({"prompt": None, "prompt_embeds": torch.zeros(1, 77, 32)}, r"prompt_embeds must have the shape .B, L, 48."),
@@ -519,14 +547,13 @@ def test_a_wrong_kind_is_a_sentence_too(random_sd, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strength": 1.2}, "strength must be a finite number between 0 and 1, not 1.2"),
-        ({"strength": -0.1}, "strength must be a finite number between 0 and 1"),
-        ({"strength": float("nan")}, "strength must be a finite number between 0 and 1"),
+        ({"strength": 1.2}, "strength must be a finite number from 0 to 1, not 1.2"),
+        ({"strength": -0.1}, "strength must be a finite number from 0 to 1"),
+        ({"strength": float("nan")}, "strength must be a finite number from 0 to 1"),
         ({"strength": 0.5, "start_step": 1}, "say the same thing in two ways; give one of them"),
         ({"start_step": 4}, "start_step must be a whole number from 0 to 3, not 4"),
         ({"num_inference_steps": 0}, "num_inference_steps must be a whole number of at least 1, not 0"),
         ({"image": []}, "The list of pictures is empty; give at least one"),
-        ({"image": Image.new("RGB", (30, 30))}, "Pass height and width to have it scaled and cropped"),
         ({"prompt": ["a", "b"], "image": [Image.new("RGB", (64, 64))] * 3}, "2 of prompt, 3 of pictures"),
         ({"image": [Image.new("RGB", (64, 64)), Image.new("RGB", (32, 32))]}, "Pictures of different sizes"),
     ],

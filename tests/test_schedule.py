@@ -158,7 +158,7 @@ def test_trained_betas_are_taken_as_they_are():
     [
         (lambda: NoiseSchedule(prediction_type="noise"), "Unknown prediction_type 'noise'; choose one of epsilon"),
         (lambda: NoiseSchedule(timestep_spacing="even"), "Unknown timestep_spacing 'even'; choose one of leading"),
-        (lambda: NoiseSchedule(beta_schedule="cosine"), "Unknown beta_schedule 'cosine'; choose linear"),
+        (lambda: NoiseSchedule(beta_schedule="cosine"), "Unknown beta_schedule 'cosine'; choose one of linear"),
         (lambda: NoiseSchedule(beta_end=float("nan")), "betas"),
         (lambda: NoiseSchedule(beta_end=2), "betas"),
         (lambda: NoiseSchedule(trained_betas=(0.1, 0.2)), "2 trained_betas for num_train_timesteps=1000"),

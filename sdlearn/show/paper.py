@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from html import escape
 
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from ..pictures import open_image
+from .. import pictures
 
 BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000",
@@ -82,14 +83,14 @@ class Picture(Figure):
 
 def picture(image) -> Image.Image:
     """A picture of any accepted kind as an upright RGB PIL image."""
-    if isinstance(image, Image.Image):
-        return open_image(image)
+    if isinstance(image, pictures.Picture):
+        return pictures.open_image(image)
     return Image.fromarray(np.uint8(np.clip(unit(image), 0, 1) * 255 + 0.5))
 
 
 def unit(image) -> np.ndarray:
     """A picture as floats (H, W, 3), black 0 and white 1; tensors keep values beyond that range."""
-    if isinstance(image, Image.Image):
+    if isinstance(image, pictures.Picture):
         return np.asarray(picture(image), dtype=float) / 255
     x = numbers(image, "picture")
     whole = str(image.dtype).endswith("uint8") if hasattr(image, "dtype") else False
@@ -98,7 +99,7 @@ def unit(image) -> np.ndarray:
     if not whole and x.ndim == 3 and x.shape[0] == 3:
         return x.transpose(1, 2, 0) / 2 + 0.5
     raise ValueError(
-        "A picture is a PIL image, a float tensor (3, H, W) in [-1, 1] or a uint8 array (H, W, 3), "
+        "A picture is a PIL image, the path of one, a float tensor (3, H, W) in [-1, 1] or a uint8 array (H, W, 3), "
         f"not {'whole' if whole else 'real'} numbers of shape {x.shape}."
     )
 
@@ -116,6 +117,13 @@ def numbers(values, what: str) -> np.ndarray:
             f"The {what} has {bad} of {x.size} values that are NaN or infinite; find the step that made them."
         )
     return x
+
+
+def something(things, kind: str) -> int:
+    """How many there are; ValueError for none."""
+    if not len(things):
+        raise ValueError(f"There is nothing to draw: give at least one {kind}.")
+    return len(things)
 
 
 def same_number(things, count: int, name: str, others: str):
@@ -180,25 +188,16 @@ def text_width(text: str, size: float, *, bold: bool = False, parse_math: bool =
     return text_to_path.get_text_width_height_descent(text or " ", font, math_inside)[0] * PT
 
 
-def wrap(text, size: float, width: float, *, bold: bool = False, parse_math: bool = False) -> str:
+def wrap(text, size: float, width: float, **font) -> str:
     """Text in lines of at most `width` pixels, broken between words, and inside a word only if it is too long alone."""
     lines = []
     for paragraph in str(text).split("\n"):
-        current = ""
-        for word in paragraph.split():
-            trial = f"{current} {word}".strip()
-            if not current or text_width(trial, size, bold=bold, parse_math=parse_math) <= width:
-                current = trial
-            else:
-                lines.append(current)
-                current = word
-            alone = not parse_math and " " not in current
-            while alone and len(current) > 1 and text_width(current, size, bold=bold) > width:
-                fits = (k for k in range(len(current) - 1, 0, -1) if k == 1 or text_width(current[:k], size) <= width)
-                cut = next(fits)
-                lines.append(current[:cut])
-                current = current[cut:]
-        lines.append(current)
+        letters = max(1, len(paragraph))
+        while (cut := textwrap.wrap(paragraph, letters, break_on_hyphens=False)) and letters > 1:
+            if max(text_width(line, size, **font) for line in cut) <= width:
+                break
+            letters -= 1
+        lines += cut or [""]
     return "\n".join(lines)
 
 

@@ -21,10 +21,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..pictures import contact_sheet
-from . import figures
+from ..pictures import Picture, contact_sheet
+from . import paper
 
 SMALL = 128  # pictures up to this many pixels wide are enlarged crisply, by whole factors
+WEBP = 16383  # pixels: the longest side that the format knows
 ROW = 720  # CSS pixels for all pictures of a row together
 _SCRIPT = Path(__file__).with_name("scrubber.js")
 
@@ -50,17 +51,13 @@ class Scrubber:
         page = f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{self.html}</main></body></html>\n'
         Path(path).write_text(page, encoding="utf-8")
 
-    def strip(self) -> Figure:
-        """The frames as a still picture, first to last."""
-        columns = list(zip(*self.frames, strict=True))
-        names = self.names or ([""] if len(columns) == 1 else range(1, len(columns) + 1))
-        return figures.strip(dict(zip(names, columns, strict=True)), self.labels)
-
     def _repr_html_(self) -> str:
         return self.html
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        still = base64.b64encode(self.strip().png()).decode()
+        file = io.BytesIO()
+        _side_by_side(self.frames).save(file, "png")
+        still = base64.b64encode(file.getvalue()).decode()
         return {"text/html": self.html, "image/png": still, "text/plain": self.alt}
 
 
@@ -141,6 +138,8 @@ def _scrubber(kind, rows, labels, names, caption, alt, start, delay) -> Scrubber
 
 
 def _rows(frames) -> list[list[Image.Image]]:
+    if isinstance(frames, Picture):
+        raise TypeError("Frames are a sequence of pictures, not one; a single picture needs no slider.")
     frames = list(frames)
     if not frames:
         raise ValueError("There is nothing to scrub through: give at least one frame.")
@@ -156,16 +155,18 @@ def _rows(frames) -> list[list[Image.Image]]:
 
 def _still(frame) -> Image.Image:
     if not isinstance(frame, Figure):
-        return figures.picture(frame)
+        return paper.picture(frame)
     file = io.BytesIO()
     frame.savefig(file, format="png", dpi=frame.dpi)
-    return figures.picture(Image.open(file))
+    return paper.picture(Image.open(file))
 
 
 def _uri(image: Image.Image) -> str:
     """The picture without loss, as WebP or PNG, whichever is smaller."""
     kept = []
     for form, options in (("webp", {"lossless": True, "quality": 90}), ("png", {"optimize": True})):
+        if form == "webp" and max(image.size) > WEBP:
+            continue
         file = io.BytesIO()
         image.save(file, form, **options)
         kept.append((len(file.getvalue()), form, file.getvalue()))
@@ -178,7 +179,7 @@ def _side_by_side(rows: list[list[Image.Image]]) -> Image.Image:
     last, (width, height) = len(rows) - 1, rows[0][0].size
     chosen = sorted({round(k * last / 5) for k in range(6)})
     scale = min(1, 160 / width)
-    w, h = round(width * scale), round(height * scale)
+    w, h = (max(1, round(side * scale)) for side in (width, height))
     shown = [rows[k][line] for line in range(len(rows[0])) for k in chosen]
     if scale < 1:
         shown = [image.resize((w, h), Image.Resampling.LANCZOS) for image in shown]

@@ -42,9 +42,7 @@ def strip(rows: Mapping, labels=None, *, title=None, at_most: int = 7) -> Figure
     if not isinstance(rows, Mapping):
         raise TypeError('strip needs a dict of rows, such as {"x_t": pictures, "x_0": pictures}.')
     lists = [list(row) for row in rows.values()]
-    if not lists or not lists[0]:
-        raise ValueError("There is nothing to draw: give at least one picture.")
-    length = len(lists[0])
+    length = paper.something(lists and lists[0], "picture")
     for name, row in zip(rows, lists, strict=True):
         paper.same_number(row, length, f"pictures in row {name!r}", "pictures in the first row")
     if labels is not None:
@@ -94,7 +92,9 @@ def latent_channels(latents, *, image=None, captions=None, title=None) -> Figure
     rows = [[_coloured(channel, SIGNED, -top, top) for channel in one] for one in x]
     names = [f"channel {c}" for c in range(x.shape[1])]
     if image is not None:
-        images = [image] if isinstance(image, Image.Image) or (len(x) == 1 and np.ndim(image) == 3) else list(image)
+        images = (
+            [image] if isinstance(image, pictures.Picture) or (len(x) == 1 and np.ndim(image) == 3) else list(image)
+        )
         paper.same_number(images, len(rows), "images", "latents")
         rows = [[picture(i), *row] for i, row in zip(images, rows, strict=True)]
         names = ["picture", *names]
@@ -129,11 +129,10 @@ def guidance(uncond, cond, guidance_scale: float, *, title=None) -> Figure:
 
 
 def _rows(images, columns) -> list[list[Image.Image]]:
-    if isinstance(images, Image.Image) or (hasattr(images, "shape") and np.ndim(images) == 3):
+    if isinstance(images, pictures.Picture) or (hasattr(images, "shape") and np.ndim(images) == 3):
         images = [images]
     images = list(images)
-    if not images:
-        raise ValueError("There is nothing to draw: give at least one picture.")
+    count = paper.something(images, "picture")
     if isinstance(images[0], (list, tuple)) or getattr(images[0], "ndim", 0) == 4:
         rows = [[picture(i) for i in row] for row in images]
         if columns is not None:
@@ -142,8 +141,7 @@ def _rows(images, columns) -> list[list[Image.Image]]:
             raise ValueError("A row of pictures is empty; give each row at least one.")
         return rows
     if columns is None:  # one row while pictures stay large enough to see, then nearly square
-        n = len(images)
-        columns = n if n <= 5 else math.ceil(n / 2) if n <= 10 else min(6, math.ceil(math.sqrt(n)))
+        columns = count if count <= 5 else math.ceil(count / 2) if count <= 10 else min(6, math.ceil(math.sqrt(count)))
     if columns < 1:
         raise ValueError(f"columns must be at least 1, not {columns}.")
     return [[picture(i) for i in images[k : k + columns]] for k in range(0, len(images), columns)]
@@ -168,8 +166,7 @@ def _sheet(rows, captions, row_labels, column_labels, title, bars=None) -> Pictu
     # large ones shrink to fit.
     limit = min(room, (2.2 if len(rows) <= 2 else 1.5) * DPI)
     widest = max((p for row in rows for p in row), key=lambda p: p.width)
-    cell = max(1, limit // widest.width) * widest.width if widest.width <= room else room
-    cell = int(cell)
+    cell = int(max(1, limit // widest.width) * widest.width if widest.width <= room else room)
 
     captions = iter(captions or [""] * sum(map(len, rows)))
     under = [[paper.wrap(next(captions), 10, cell + gap - 2 * PT) for _ in row] for row in rows]
@@ -191,9 +188,7 @@ def _sheet(rows, captions, row_labels, column_labels, title, bars=None) -> Pictu
     fig = paper.canvas(width, y + foot + margin, title)
     w, h = fig.get_size_inches() * DPI
 
-    def text(
-        x, first, words, **kwargs
-    ):  # line by line, so that neighbours share their baselines whatever their letters
+    def text(x, first, words, **kwargs):  # line by line, so that neighbours share their baselines
         for k, words_of_line in enumerate(words.split("\n")):
             fig.text(x / w, 1 - (first + k * line) / h, words_of_line, parse_math=False, va="baseline", **kwargs)
 

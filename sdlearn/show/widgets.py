@@ -5,9 +5,9 @@
     widgets.token_explorer(sd)
     widgets.img2img_explorer(sd, image)
 
-An explorer is a generator of `Frame`s and a few ipywidgets (7.7 or 8) whose values are its arguments. A thread runs it:
-a change is taken up after a short pause, and work that a newer change has made stale stops at its next frame, so there
-is never a queue. What goes wrong stands in place of the picture.
+An explorer is a generator of `Frame`s and a few ipywidgets (7.7 or 8) whose values are its arguments. A thread runs it
+a short pause after a change; where a newer change has made it stale it never starts, or stops at its next frame, so
+there is no queue. What goes wrong stands in place of the picture.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from html import escape
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from .. import autoencoder, samplers, sampling, text
 from ..batch import Settings
-from ..model import StableDiffusion
+from ..model import StableDiffusion, check_model
+from ..pictures import fit, open_image, to_images, to_tensor
+from ..schedule import number
 from . import figures
 from .scrubber import Scrubber, scrub
 
@@ -86,35 +88,22 @@ class Explorer:
         side_by_side = {"display": "flex", "flex_flow": "row wrap", "grid_gap": "16px"}
         self.box = ipywidgets.Box([panel, view], layout=side_by_side)
         self.box.add_class(self.id)
-        self._lock = threading.Lock()
-        self._wishes = 0  # counts the changes; a run serves the newest
-        self._changed = 0.0
-        self._thread = None
+        self._lock = threading.Lock()  # one run at a time
+        self._thread = None  # of the newest wish
 
     def redraw(self) -> None:
         """Ask for a picture of the controls' present values; returns at once."""
-        with self._lock:
-            self._wishes += 1
-            self._changed = time.monotonic()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, daemon=True)
-                self._thread.start()
+        self._thread = threading.Timer(PAUSE, self._serve)
+        self._thread.daemon = True
+        self._thread.start()
 
     def _serve(self) -> None:
-        served = 0
-        while True:
-            with self._lock:
-                if served == self._wishes:
-                    self._thread = None
-                    return
-                wait = self._changed + PAUSE - time.monotonic()
-                wish = self._wishes
-            if wait > 0:
-                time.sleep(wait)
-                continue
-            served = wish
+        wish = threading.current_thread()
+        with self._lock:
+            if wish is not self._thread:  # there was a change in the meantime
+                return
             try:
-                self._run(lambda wish=wish: wish == self._wishes)
+                self._run(lambda: wish is self._thread)
             except Exception as error:  # whatever it is, the reader must see it here: a thread has no cell to fail in
                 self._say(f"{type(error).__name__}: {error}", alarm=True)
 
@@ -167,9 +156,9 @@ def prompt_explorer(
         return {
             "prompt": w.Text(prompt, description="prompt"),
             "negative_prompt": w.Text(negative_prompt, description="negative prompt"),
-            "seed": w.IntSlider(seed, 0, 100, description="seed"),
-            "num_inference_steps": w.IntSlider(num_inference_steps, 1, 50, description="steps"),
-            "guidance_scale": w.FloatSlider(guidance_scale, min=1, max=15, step=0.5, description="guidance"),
+            "seed": _slider(w.IntSlider, "seed", seed, 0, 100),
+            "num_inference_steps": _slider(w.IntSlider, "steps", num_inference_steps, 1, 50),
+            "guidance_scale": _slider(w.FloatSlider, "guidance", guidance_scale, 1, 15, step=0.5),
             "sampler": w.Dropdown(options=list(samplers.SAMPLERS), value=sampler, description="sampler"),
         }
 
@@ -180,8 +169,9 @@ def prompt_explorer(
 
 def noise_explorer(sd: StableDiffusion, image, *, seed: int = 1, timestep: int = 300) -> Explorer:
     """A picture at any training timestep, noised as pixels or as latents."""
-    original = autoencoder.fit(image, sd.width, sd.height)
-    places = {"pixels": autoencoder.to_tensor(original).to(sd.device), "latents": autoencoder.encode(sd, original)}
+    check_model(sd)
+    original = fit(image, sd.width, sd.height)
+    places = {"pixels": to_tensor(original).to(sd.device), "latents": autoencoder.encode(sd, original)}
     last = sd.schedule.num_train_timesteps - 1
 
     def noised(timestep, seed, space):
@@ -190,12 +180,12 @@ def noise_explorer(sd: StableDiffusion, image, *, seed: int = 1, timestep: int =
         x = sd.schedule.add_noise(x0, noise, timestep)
         signal, amount = (float(table[timestep]) for table in (sd.schedule.signal, sd.schedule.noise))
         label = f"t = {timestep}: {signal:.3f} × picture + {amount:.3f} × noise"
-        yield Frame(1, label, lambda: autoencoder.to_images(autoencoder.decode(sd, x) if space == "latents" else x)[0])
+        yield Frame(1, label, lambda: to_images(autoencoder.decode(sd, x) if space == "latents" else x)[0])
 
     def controls(w):
         return {
             "timestep": w.IntSlider(timestep, 0, last, description="timestep"),
-            "seed": w.IntSlider(seed, 0, 100, description="seed"),
+            "seed": _slider(w.IntSlider, "seed", seed, 0, 100),
             "space": w.ToggleButtons(options=list(places), description="noise added to"),
         }
 
@@ -244,9 +234,11 @@ def img2img_explorer(
     guidance_scale: float = 4.0,
 ) -> Explorer:
     """Start from the given picture, from your own, or from a sketch of 8 by 8 cells."""
-    given = autoencoder.fit(image, sd.width, sd.height)
+    check_model(sd)
+    given = fit(image, sd.width, sd.height)
     sketch = Image.new("RGB", (SKETCH, SKETCH), "white")
-    uploaded: list[Image.Image] = []
+    uploaded: list[bytes] = []
+    number("strength", strength, 0, 1)
 
     def draw(source, prompt, strength, seed):
         start = given
@@ -255,7 +247,7 @@ def img2img_explorer(
         elif source == "upload":
             if not uploaded:
                 raise ValueError("There is no picture yet: press Upload and choose one.")
-            start = autoencoder.fit(uploaded[-1], sd.width, sd.height)
+            start = fit(_uploaded(uploaded[-1]), sd.width, sd.height)
         skipped = num_inference_steps - int(num_inference_steps * strength)
         latents = autoencoder.encode(sd, start)
         yield Frame(0, "the start", lambda: start)
@@ -274,8 +266,11 @@ def img2img_explorer(
         upload = w.FileUpload(accept="image/*", description="Upload", multiple=False)
 
         def paint(cell, place):
+            try:
+                sketch.putpixel(place, ImageColor.getrgb(colour.value)[:3])  # "#d63031", "#f00", "red"
+            except ValueError as error:
+                return explorer._say(str(error), alarm=True)
             cell.style.button_color = colour.value
-            sketch.putpixel(place, tuple(int(colour.value[k : k + 2], 16) for k in (1, 3, 5)))
             if source.value == "sketch":
                 explorer.redraw()
             source.value = "sketch"
@@ -288,7 +283,9 @@ def img2img_explorer(
         def receive(change):
             files = change["new"].values() if isinstance(change["new"], dict) else change["new"]  # ipywidgets 7, 8
             for file in files:
-                uploaded[:] = [Image.open(io.BytesIO(bytes(file["content"])))]
+                uploaded[:] = [bytes(file["content"])]
+                if source.value == "upload":
+                    explorer.redraw()
                 source.value = "upload"
 
         upload.observe(receive, "value")
@@ -298,7 +295,7 @@ def img2img_explorer(
             "source": source,
             "prompt": w.Text(prompt, description="prompt"),
             "strength": w.FloatSlider(strength, min=0, max=1, step=0.05, description="strength"),
-            "seed": w.IntSlider(seed, 0, 100, description="seed"),
+            "seed": _slider(w.IntSlider, "seed", seed, 0, 100),
         }
 
     below: list = []
@@ -312,6 +309,18 @@ def img2img_explorer(
     return explorer
 
 
+def _slider(kind, name: str, value, low, high, **options):
+    """A slider whose ends reach as far as the value that it begins with."""
+    return kind(value, min=min(low, value), max=max(high, value), description=name, **options)
+
+
+def _uploaded(content: bytes) -> Image.Image:
+    try:
+        return open_image(Image.open(io.BytesIO(content)))
+    except Exception as error:  # each of Pillow's decoders fails in its own way
+        raise ValueError(f"Your upload is no picture that Pillow can read ({error}); choose a PNG or JPEG.") from error
+
+
 def _trajectory(sd, asked: Settings) -> Iterator[Frame]:
     """The network's guess after each step, and at the end the picture itself."""
     count = asked.num_inference_steps - (asked.start_step or 0)
@@ -321,7 +330,7 @@ def _trajectory(sd, asked: Settings) -> Iterator[Frame]:
 
 
 def _decoded(sd, latents) -> Image.Image:
-    return autoencoder.to_images(autoencoder.decode(sd, latents))[0]
+    return to_images(autoencoder.decode(sd, latents))[0]
 
 
 def _scrubbed(frames: list, caption: str, *, names=None, start: int = -1) -> Scrubber:

@@ -6,10 +6,9 @@ machine that slows down slows both down, and the ratio is the median over rounds
 
 from __future__ import annotations
 
-import inspect
+import copy
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -22,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import samplers
 from ..batch import Settings
+from ..hub.architectures import random_model
 from ..hub.checkpoints import load, quiet
 from ..model import StableDiffusion
 from ..sampling import denoise, text_to_image
@@ -62,7 +62,6 @@ class Report:
     difference: int
     step_flops: float
     peak_flops: float
-    process_peak_bytes: int | None
 
     def ratios(self, name: str) -> list[float]:
         """Seconds of ours over diffusers', round by round; below 1 ours is faster."""
@@ -72,7 +71,7 @@ class Report:
     def __str__(self) -> str:
         lines = [self.machine, self.work, ""]
         for timing in self.pictures:
-            memory = f"   peak {_size(timing.peak_bytes)}" if timing.peak_bytes is not None else ""
+            memory = "" if timing.peak_bytes is None else f"   peak {timing.peak_bytes / 2**30:.2f} GiB"
             lines.append(f"{timing.name:<20} {_spread(timing.seconds, '.3f')} s a batch{memory}")
         for timing in self.pictures[:-1]:
             ratio = _spread(self.ratios(timing.name), ".3f")
@@ -83,10 +82,7 @@ class Report:
             reached = rate * self.step_flops
             share = f"{reached / self.peak_flops:.0%} of a large matrix product here ({_flops(self.peak_flops)})"
             lines.append(f"{timing.name + ' loop':<20} {rate:.3g} steps/s, {_flops(reached)}: {share}")
-        lines.append(f"{'one step':<20} {self.step_flops / 1e9:.2f} GFLOP")
-        if self.process_peak_bytes:
-            lines.append(f"{'peak of the process':<20} {_size(self.process_peak_bytes)}, all of the above together")
-        return "\n".join(lines)
+        return "\n".join([*lines, f"{'one step':<20} {self.step_flops / 1e9:.2f} GFLOP"])
 
 
 def bench(
@@ -97,23 +93,21 @@ def bench(
     compiled: bool = False,
     repeats: int = 7,
     batch_size: int = 1,
-    num_inference_steps: int = 25,
-    guidance_scale: float = 7.5,
-    sampler: str = "ddim",
     negative_prompt: str = "",
-    height: int | None = None,
-    width: int | None = None,
+    **settings,
 ) -> Report:
     """Time text_to_image against StableDiffusionPipeline with the same weights, steps and scheduler.
 
-    model: the arguments of `load`, or a loaded model; random_weights: build it from its published config instead.
+    model: a loaded model, or the arguments of `load`, or with random_weights of `random_model`.
     fast, compiled: time the fast path as well, without and with torch.compile.
+    settings: further arguments of `text_to_image`.
     Raises ValueError for fewer than one repeat or picture.
     """
     if repeats < 1 or batch_size < 1:
         raise ValueError("repeats and batch_size must be at least 1.")
     quiet()
-    sd = model if isinstance(model, StableDiffusion) else _model(model or {}, random_weights)
+    made = random_model if random_weights else load
+    sd = model if isinstance(model, StableDiffusion) else made(**model or {})
     models = {"sdlearn": sd}
     if fast or compiled:
         from ..fast import optimize
@@ -121,9 +115,8 @@ def bench(
         models |= {"fast": optimize(sd)} if fast else {}
         models |= {"compiled": optimize(sd, compile=True)} if compiled else {}
     prompts, negatives, seeds = [PROMPT] * batch_size, [negative_prompt] * batch_size, range(batch_size)
-    settings = Settings(prompts, negatives, None, seeds, num_inference_steps, guidance_scale, sampler, height, width,
-                        progress=False)  # fmt: skip
-    pipe = pipeline(sd, sampler)
+    settings = Settings(prompts, negatives, seeds=seeds, progress=False, **settings)
+    pipe = pipeline(sd, settings.sampler)
 
     def draw_with_diffusers():
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -139,19 +132,19 @@ def bench(
     pictures, drawn = interleave(runs | {DIFFUSERS: draw_with_diffusers}, repeats, sd.device)
     loops, steps = interleave({name: loop(model) for name, model in models.items()}, repeats, sd.device)
     num_steps = steps["sdlearn"]
-    guided = 2 if guidance_scale != 1 else 1
-    size = f"{width or sd.width}x{height or sd.height}"
+    guided = 2 if settings.guidance_scale != 1 else 1
+    size = f"{settings.width or sd.width}x{settings.height or sd.height}"
+    asked = f"{num_steps} {settings.sampler.name} steps, guidance {settings.guidance_scale:g}"
     return Report(
         machine=describe_machine(sd.device),
-        work=f"{sd.name}, {str(sd.dtype).removeprefix('torch.')}, {batch_size} x {size} pixels, {num_steps} {sampler} "
-        f"steps, guidance {guidance_scale:g}; median (lowest to highest) of {repeats} interleaved runs",
+        work=f"{sd.name}, {str(sd.dtype).removeprefix('torch.')}, {batch_size} x {size} pixels, {asked}; "
+        f"median (lowest to highest) of {repeats} interleaved runs",
         num_steps=num_steps,
         pictures=pictures,
         loop=loops,
         difference=max(_difference(drawn[name], drawn[DIFFUSERS]) for name in models),
-        step_flops=unet_flops(sd, batch_size * guided, sd.latent_shape(height, width)),
+        step_flops=unet_flops(sd, batch_size * guided, sd.latent_shape(settings.height, settings.width)),
         peak_flops=matmul_flops(sd.device, sd.dtype),
-        process_peak_bytes=_process_peak() if sd.device.type == "cpu" else None,
     )
 
 
@@ -163,25 +156,14 @@ def pipeline(sd: StableDiffusion, sampler: str) -> diffusers.StableDiffusionPipe
     ours = samplers.get_sampler(sampler)
     schedule = {f.name: getattr(sd.schedule, f.name) for f in fields(sd.schedule) if f.init}
     schedule = {name: value for name, value in schedule.items() if value is not None}
-    cls = getattr(diffusers, ours.scheduler)
-    known = inspect.signature(cls).parameters
     options = {"clip_sample": False, "skip_prk_steps": True, "use_karras_sigmas": ours.karras}
-    scheduler = cls(**{name: value for name, value in (schedule | options).items() if name in known})
-    vae = sd.vae
-    if vae.dtype != sd.dtype:
-        vae = diffusers.AutoencoderKL.from_config(vae.config)
-        vae.load_state_dict(sd.vae.state_dict())
-        vae = torch.nn.Module.to(vae, sd.device, sd.dtype).eval().requires_grad_(False)
-    pipe = diffusers.StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=sd.text_encoder,
-        tokenizer=sd.tokenizer,
-        unet=sd.unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    scheduler = getattr(diffusers, ours.scheduler).from_config(
+        schedule | options
+    )  # what it does not know it passes over
+    vae = sd.vae if sd.vae.dtype == sd.dtype else torch.nn.Module.to(copy.deepcopy(sd.vae), sd.dtype)
+    parts = {"vae": vae, "text_encoder": sd.text_encoder, "tokenizer": sd.tokenizer, "unet": sd.unet}
+    none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipe = diffusers.StableDiffusionPipeline(scheduler=scheduler, **parts, **none)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -204,18 +186,11 @@ def interleave(runs: dict[str, Callable], repeats: int, device: torch.device) ->
 
 
 def _seconds(run: Callable, device: torch.device) -> float:
-    if device.type == "cuda":  # the GPU's own clock
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize(device)
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end) / 1000
+    wait = (lambda: None) if device.type == "cpu" else getattr(torch, device.type).synchronize
+    wait()
     start = time.perf_counter()
     run()
-    if device.type == "mps":
-        torch.mps.synchronize()
+    wait()
     return time.perf_counter() - start
 
 
@@ -251,43 +226,14 @@ def describe_machine(device: torch.device) -> str:
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
-        hardware = f"{_processor()}, {torch.get_num_threads()} threads" if device.type == "cpu" else platform.machine()
+        known = (platform.processor(), platform.machine(), torch.backends.cpu.get_cpu_capability())
+        hardware = f"{' '.join(dict.fromkeys(filter(None, known)))}, {torch.get_num_threads()} threads"
     return f"{device.type} ({hardware}), torch {torch.__version__}, diffusers {diffusers.__version__}"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except FileNotFoundError:  # not Linux
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _model(options: dict, random_weights: bool) -> StableDiffusion:
-    if not random_weights:
-        return load(**options)
-    from ..hub.architectures import random_model
-
-    device = options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = options.get("dtype") or ("float16" if str(device).startswith("cuda") else "float32")
-    low_memory = options.get("low_memory", False)
-    return random_model(options.get("name") or "sd-1.4", device, dtype, low_memory=low_memory)
 
 
 def _difference(ours, theirs) -> int:
     pairs = zip(ours, theirs, strict=True)
     return max(int(np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)).max()) for a, b in pairs)
-
-
-def _process_peak() -> int | None:
-    """The most memory this process has held, in bytes; None where the system does not say."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _spread(values: Sequence[float], form: str) -> str:
@@ -296,7 +242,3 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 def _flops(rate: float) -> str:
     return f"{rate / 1e12:.1f} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:.1f} GFLOP/s"
-
-
-def _size(n: int) -> str:
-    return f"{n / 2**30:.2f} GiB"

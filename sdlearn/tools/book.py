@@ -7,6 +7,7 @@ again. Nothing in the result points to another host but the links that a reader 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -14,9 +15,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import distribution
 from pathlib import Path
+
+import psutil
+
+from ..hub import checkpoints
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -50,16 +57,22 @@ def notebooks() -> list[Path]:
 
 def executed_copy(notebook: Path) -> Path:
     """Where the executed copy of a notebook lies: a folder for each model that the notebooks are run on."""
-    model = Path(os.environ.get("SDLEARN_MODEL") or "emoji").name
-    return BUILD / "executed" / model / notebook.name
+    model = checkpoints.chosen()
+    folder = model.replace("/", "--")
+    if model != checkpoints.DEFAULT and Path(model).expanduser().is_dir():
+        home = Path(model).expanduser().resolve()  # two models may lie in folders of one name
+        folder = f"{home.name}-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+    return BUILD / "executed" / folder / notebook.name
 
 
 def is_fresh(notebook: Path) -> bool:
     """Whether the executed copy is complete and newer than the notebook and everything that it may import."""
     copy = executed_copy(notebook)
-    if not copy.is_file() or copy.stat().st_mtime < _newest([notebook, *Path(__file__).parents[1].rglob("*.*")]):
-        return False
-    return seconds(copy) is not None
+    home = Path(checkpoints.chosen()).expanduser()
+    model = home.rglob("*.*") if home.is_dir() else ()  # a training may have written it anew
+    read = [notebook, *Path(__file__).parents[1].rglob("*.*"), *model]
+    newest = max(file.stat().st_mtime for file in read if "__pycache__" not in file.parts)
+    return copy.is_file() and copy.stat().st_mtime >= newest and seconds(copy) is not None
 
 
 def execute(chosen: list[Path] | None = None) -> list[Path]:
@@ -71,10 +84,14 @@ def execute(chosen: list[Path] | None = None) -> list[Path]:
     stale = [str(n) for n in chosen if not is_fresh(n)]
     if stale:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *stale]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
-        if run.returncode:
-            raise RuntimeError(f"A notebook failed:\n{run.stdout}{run.stderr}")
+        _call(command, "A notebook failed")
     return [executed_copy(n) for n in chosen]
+
+
+def _call(command: list[str], failure: str) -> None:
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
+    if run.returncode:
+        raise RuntimeError(f"{failure}:\n{run.stdout}{run.stderr}")
 
 
 def seconds(executed: Path) -> float | None:
@@ -85,10 +102,6 @@ def seconds(executed: Path) -> float | None:
         return None
     first, last = times[0]["iopub.status.busy"], times[-1]["shell.execute_reply"]
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
-
-
-def _newest(paths) -> float:
-    return max(p.stat().st_mtime for p in paths if "__pycache__" not in p.parts)
 
 
 # -- building ----------------------------------------------------------------------------------------------------------
@@ -103,14 +116,34 @@ def build() -> Path:
     notebooks()  # a clone, or one sentence why not
     if importlib.util.find_spec("jupyter_book") is None:
         raise OSError("Jupyter Book is not installed; in the clone run: pip install -e '.[book]'")
-    source = _stage(execute())
-    shutil.rmtree(SITE, ignore_errors=True)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
-    command += ["--path-output", str(ROOT), "--config", str(ROOT / "book.yml"), "-W", "--keep-going", "--quiet"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
-    if run.returncode:
-        raise RuntimeError(f"The book was not built:\n{run.stdout}{run.stderr}")
+    with _alone():
+        source = _stage(execute())
+        shutil.rmtree(SITE, ignore_errors=True)
+        command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
+        command += ["--path-output", str(ROOT), "--config", str(ROOT / "book.yml"), "-W", "--keep-going", "--quiet"]
+        _call(command, "The book was not built")
     return SITE / "index.html"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While this process writes into _build no other does; a disk that cannot be written is said with the cure."""
+    lock = BUILD / "building"  # holds the number of the process
+    try:
+        BUILD.mkdir(exist_ok=True)
+        if lock.exists() and psutil.pid_exists(int(lock.read_text() or 0)):
+            raise OSError(
+                f"Another `sdlearn book` is at work in {BUILD}; wait for it, or if there is none delete {lock}."
+            )
+        lock.write_text(str(os.getpid()))
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None:  # a sentence of ours
+            raise
+        raise OSError(f"Cannot write into {BUILD} ({error.strerror}); make room, or take the folder over.") from error
 
 
 def _stage(executed: list[Path]) -> Path:
@@ -159,13 +192,13 @@ def first_scrubber() -> str:
     """The landing page's scrubber: five pictures drawn side by side, from noise on."""
     import sdlearn
 
-    from .. import autoencoder
+    from .. import autoencoder, pictures
 
     sd = sdlearn.load("emoji", device="cpu", dtype="float32")
     prompts = [prompt for prompt in cover_prompts() if re.search("owl|mushroom|rocket|penguin|robot", prompt)]
     run = {"seeds": [COVER_SEED] * len(prompts), "num_inference_steps": 14, "guidance_scale": 4, "progress": False}
     steps = list(sdlearn.denoise(sd, prompts, **run))
-    frames = [autoencoder.to_images(autoencoder.decode(sd, step.latents)) for step in steps]
+    frames = [pictures.to_images(autoencoder.decode(sd, step.latents)) for step in steps]
     labels = [f"after step {step.index + 1} of {len(steps)}" for step in steps]
     alt = f"{len(prompts)} pictures side by side, from noise to {', '.join(prompts)}"
     scrubber = sdlearn.scrub(frames, labels, caption="Drag, or press play: noise becomes pictures.", alt=alt, start=4)
@@ -180,6 +213,7 @@ def draw_cover() -> Path:
 
     from ..pictures import contact_sheet
 
+    notebooks()  # a clone, or one sentence why not
     sd = sdlearn.load("emoji", device="cpu", dtype="float32")
     prompts = cover_prompts()
     pictures = sdlearn.text_to_image(sd, prompts, seeds=[COVER_SEED] * len(prompts), guidance_scale=4, progress=False)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         print(f"sdlearn: {error}", file=sys.stderr)
     except RuntimeError as error:
-        if "out of memory" not in str(error):
+        if "out of memory" not in str(error) and "allocate memory" not in str(error):
             raise
         print(
             "sdlearn: the device ran out of memory; take a smaller --batch-size or --height and --width, "
@@ -43,149 +43,61 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sdlearn", description="Learn Stable Diffusion by running it, anywhere.")
     parser.add_argument("--version", action="version", version=f"sdlearn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_course(commands)
-    _add_book(commands)
-    _add_generate(commands)
-    _add_models(commands)
-    _add_doctor(commands)
-    _add_bench(commands)
-    _add_train(commands, with_training)
+
+    def command(name, run, text, description=None) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=description)
+        added.set_defaults(run=run)
+        return added
+
+    course = command("course", _course, "open the notebooks in JupyterLab")
+    course.add_argument("--dir", help="the folder to work in; the notebooks are copied there, yours are left alone")
+    course.add_argument("--port", type=int, help="JupyterLab's port (it takes the next free one from 8888)")
+    course.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+    course.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of JupyterLab, after --")
+
+    description = (
+        "Execute the notebooks that changed and build the site in _build/html. Needs a clone of the repository and "
+        'pip install -e ".[book]".'
+    )
+    book = command("book", _book, "build the course as a site, complete without internet", description)
+    book.add_argument("--cover", action="store_true", help="only draw the README's picture anew")
+
+    description = (
+        "Draw a picture for every line of a file, as PNGs that carry their settings, with a JSON lines index. The same "
+        "command continues an interrupted run. `accelerate launch -m sdlearn generate ...` shares the work between "
+        "processes and GPUs."
+    )
+    text = "draw many pictures from a file of prompts; an interrupted run continues"
+    generate = command("generate", _generate, text, description)
+    text = "text, one prompt a line; or .csv, .jsonl with a prompt a row"
+    generate.add_argument("--prompts", required=True, help=text)
+    generate.add_argument("--out", required=True, help="the folder for the pictures and index.jsonl")
+    generate.add_argument("--pictures", type=int, default=1, help="pictures for each prompt (default: %(default)s)")
+    generate.add_argument("--seed", type=int, default=0, help="of each prompt's first picture; the next ones count up")
+    generate.add_argument("--fast", action="store_true", help="the fast path (sdlearn.optimize)")
+    _add_options(generate)
+
+    command("models", _models, "list the models that load() knows by name")
+    command("doctor", _doctor, "check this machine: OK or FAIL, and the cure")
+
+    bench = command("bench", _bench, "time the loop against diffusers' pipeline on this machine")
+    bench.add_argument("--repeats", type=int, default=7, help="runs of each, interleaved (default: %(default)s)")
+    bench.add_argument("--random-weights", action="store_true", help="build the model from its config, no download")
+    bench.add_argument("--fast", action="store_true", help="time the fast path (sdlearn.optimize) too")
+    bench.add_argument("--compile", action="store_true", help="time the fast path with torch.compile too")
+    _add_options(bench)
+
+    train = commands.add_parser("train", help="make the shipped model's data and train it, or one of your own")
+    if with_training:  # its options are only read when they are asked for
+        if importlib.util.find_spec("..training.cli", __package__) is None:
+            train.error("this installation has no sdlearn.training; install the whole package to train.")
+        from ..training.cli import add_commands
+
+        add_commands(train.add_subparsers(title="commands", metavar="COMMAND", required=True))
     return parser
 
 
-def _add_course(commands):
-    parser = commands.add_parser("course", help="open the notebooks in JupyterLab")
-    parser.add_argument("--dir", help="the folder to work in; the notebooks are copied there, yours are left alone")
-    parser.add_argument("--port", type=int, help="JupyterLab's port (it takes the next free one from 8888)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
-    parser.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of JupyterLab, after --")
-
-    def run(args):
-        from .course import open_course
-
-        return open_course(args.dir, port=args.port, browser=not args.no_browser, options=args.options)
-
-    parser.set_defaults(run=run)
-
-
-def _add_book(commands):
-    parser = commands.add_parser(
-        "book",
-        help="build the course as a site, complete without internet",
-        description="Execute the notebooks that changed and build the site in _build/html. Needs a clone of the "
-        'repository and pip install -e ".[book]".',
-    )
-    parser.add_argument("--cover", action="store_true", help="only draw the README's picture anew")
-
-    def run(args):
-        from . import book
-
-        print(book.draw_cover() if args.cover else book.build())
-
-    parser.set_defaults(run=run)
-
-
-def _add_generate(commands):
-    parser = commands.add_parser(
-        "generate",
-        help="draw many pictures from a file of prompts; an interrupted run continues",
-        description="Draw a picture for every line of a file, as PNGs that carry their settings, with a JSON lines "
-        "index. The same command continues an interrupted run. `accelerate launch -m sdlearn generate ...` shares the "
-        "work between processes and GPUs.",
-    )
-    parser.add_argument("--prompts", required=True, help="text, one prompt a line; or .csv, .jsonl with a prompt a row")
-    parser.add_argument("--out", required=True, help="the folder for the pictures and index.jsonl")
-    parser.add_argument("--pictures", type=int, default=1, help="pictures for each prompt (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of each prompt's first picture; the next ones count up")
-    _add_picture_options(parser)
-    _add_model_options(parser)
-    parser.add_argument("--fast", action="store_true", help="the fast path (sdlearn.optimize)")
-
-    def run(args):
-        from .generate import generate
-
-        return generate(
-            args.prompts,
-            args.out,
-            pictures=args.pictures,
-            seed=args.seed,
-            batch_size=args.batch_size,
-            model=_model(args),
-            fast=args.fast,
-            **_settings(args),
-        )
-
-    parser.set_defaults(run=run)
-
-
-def _add_models(commands):
-    parser = commands.add_parser("models", help="list the models that load() knows by name")
-
-    def run(args):
-        from ..hub.checkpoints import models
-
-        print(models())
-
-    parser.set_defaults(run=run)
-
-
-def _add_doctor(commands):
-    parser = commands.add_parser("doctor", help="check this machine: OK or FAIL, and the cure")
-
-    def run(args):
-        from .doctor import examine
-
-        return examine()
-
-    parser.set_defaults(run=run)
-
-
-def _add_bench(commands):
-    parser = commands.add_parser("bench", help="time the loop against diffusers' pipeline on this machine")
-    parser.add_argument("--repeats", type=int, default=7, help="runs of each, interleaved (default: %(default)s)")
-    parser.add_argument("--random-weights", action="store_true", help="build the model from its config, no download")
-    parser.add_argument("--fast", action="store_true", help="time the fast path (sdlearn.optimize) too")
-    parser.add_argument("--compile", action="store_true", help="time the fast path with torch.compile too")
-    _add_picture_options(parser)
-    _add_model_options(parser)
-
-    def run(args):
-        from .bench import bench
-
-        report = bench(
-            random_weights=args.random_weights,
-            fast=args.fast,
-            compiled=args.compile,
-            repeats=args.repeats,
-            batch_size=args.batch_size,
-            model=_model(args),
-            **_settings(args),
-        )
-        print(report)
-
-    parser.set_defaults(run=run)
-
-
-def _add_train(commands, with_training: bool):
-    parser = commands.add_parser("train", help="make the shipped model's data and train it, or one of your own")
-    if not with_training:  # only --help of the whole program comes here
-        return
-    if importlib.util.find_spec("..training.cli", __package__) is None:
-        parser.error("this installation has no sdlearn.training; install the whole package to train.")
-    from ..training.cli import add_commands
-
-    add_commands(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
-
-
-def _add_model_options(parser):
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", help="a name from `sdlearn models`, a hub id or a folder (default: the shipped one)")
-    group.add_argument("--device", help="cpu, cuda or mps (default: the fastest present)")
-    group.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
-    group.add_argument("--low-memory", action="store_true", help="for small GPUs: slower, in far less memory")
-
-
-def _add_picture_options(parser):
+def _add_options(parser):
     group = parser.add_argument_group("pictures")
     group.add_argument("--batch-size", type=int, default=1, help="pictures drawn at once (default: %(default)s)")
     group.add_argument("--num-inference-steps", "--steps", type=int, default=25, help="(default: %(default)s)")
@@ -194,12 +106,51 @@ def _add_picture_options(parser):
     group.add_argument("--negative-prompt", default="", help="what not to draw")
     group.add_argument("--height", type=int, help="in pixels (default: what the model was trained at)")
     group.add_argument("--width", type=int, help="in pixels")
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", help="a name from `sdlearn models`, a hub id or a folder (default: the shipped one)")
+    group.add_argument("--device", help="cpu, cuda or mps (default: the fastest present)")
+    group.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
+    group.add_argument("--low-memory", action="store_true", help="for small GPUs: slower, in far less memory")
 
 
-def _model(args) -> dict:
-    return {"name": args.model, "device": args.device, "dtype": args.dtype, "low_memory": args.low_memory}
+def _options(args) -> dict:
+    names = ("num_inference_steps", "guidance_scale", "sampler", "negative_prompt", "height", "width", "batch_size")
+    model = {"name": args.model, "device": args.device, "dtype": args.dtype, "low_memory": args.low_memory}
+    return {name: getattr(args, name) for name in (*names, "fast")} | {"model": model}
 
 
-def _settings(args) -> dict:
-    names = ("num_inference_steps", "guidance_scale", "sampler", "negative_prompt", "height", "width")
-    return {name: getattr(args, name) for name in names}
+def _course(args):
+    from .course import open_course
+
+    return open_course(args.dir, port=args.port, browser=not args.no_browser, options=args.options)
+
+
+def _book(args):
+    from . import book
+
+    print(book.draw_cover() if args.cover else book.build())
+
+
+def _generate(args):
+    from .generate import generate
+
+    return generate(args.prompts, args.out, pictures=args.pictures, seed=args.seed, **_options(args))
+
+
+def _models(args):
+    from ..hub.checkpoints import models
+
+    print(models())
+
+
+def _doctor(args):
+    from .doctor import examine
+
+    return examine()
+
+
+def _bench(args):
+    from .bench import bench
+
+    options = _options(args)
+    print(bench(random_weights=args.random_weights, compiled=args.compile, repeats=args.repeats, **options))

@@ -7,6 +7,7 @@ the learner's first; a file that is already there is the learner's and is never 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -25,12 +26,19 @@ def open_course(
     folder: None for the notebooks of a clone themselves, or for ./sdlearn-course where sdlearn was installed without.
     options: further arguments of JupyterLab.
     """
+    if port is not None and not 0 < port < 2**16:
+        raise ValueError(f"A port is a number from 1 to 65535, not {port}.")
     source = notebooks()
     if folder is None and source != PACKED:
         work = source
     else:
         work = Path(folder or FOLDER).expanduser().resolve()
-        copied, kept = lay_out(source, work)
+        try:
+            copied, kept = lay_out(source, work)
+        except OSError as error:
+            raise OSError(
+                f"Cannot lay the course out in {work} ({error.strerror or error}); make room, or choose another --dir."
+            ) from error
         print(f"{copied} files of the course are new in {work}.")
         if kept:
             print(f"Kept as you left them: {', '.join(kept)}. For a fresh copy, rename yours and run this again.")
@@ -66,9 +74,12 @@ def lay_out(source: Path, work: Path) -> tuple[int, list[str]]:
         target = work / file.relative_to(source)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(target.name + ".part")
-            shutil.copyfile(file, partial)
-            partial.replace(target)
+            partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+            try:
+                shutil.copyfile(file, partial)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
             copied += 1
         elif target.read_bytes() != file.read_bytes():
             kept.append(str(target.relative_to(work)))

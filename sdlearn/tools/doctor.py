@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ class Finding:
 def examine() -> int:
     """Print every finding as it is made; returns 1 if the lessons cannot run here, else 0."""
     ill = False
-    for check in (python, packages, device, memory, disk, shipped_model, jupyter, hub):
+    for check in (python, packages, device, memory, disk, shipped_model, chosen_model, jupyter, hub):
         for finding in check():
             print(finding, flush=True)
             ill |= finding.essential and not finding.ok
@@ -48,8 +49,7 @@ def examine() -> int:
 
 
 def python() -> Iterator[Finding]:
-    found = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("Python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer.")
+    yield Finding("Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer.")
 
 
 def packages() -> Iterator[Finding]:
@@ -82,13 +82,9 @@ def device() -> Iterator[Finding]:
     # A GPU that torch does not see is the most common disappointment.
     unused = best.type == "cpu" and shutil.which("nvidia-smi") is not None
     if unused and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0:
-        yield Finding(
-            "Device",
-            False,
-            f"an NVIDIA GPU that torch {torch.__version__} cannot use; the CPU is used instead",
-            "install torch with CUDA, https://pytorch.org/get-started; if it has it, update the GPU's driver.",
-            essential=False,
-        )
+        said = f"an NVIDIA GPU that torch {torch.__version__} cannot use; the CPU is used instead"
+        cure = "install torch with CUDA, https://pytorch.org/get-started; if it has it, update the GPU's driver."
+        yield Finding("Device", False, said, cure, essential=False)
         return
     cpu = f"CPU, {os.cpu_count()} cores, torch takes {torch.get_num_threads()}"
     yield Finding("Device", True, "Apple GPU (mps)" if best.type == "mps" else cpu)
@@ -101,11 +97,9 @@ def memory() -> Iterator[Finding]:
 
 
 def disk() -> Iterator[Finding]:
-    from huggingface_hub import constants
+    from ..hub.download import free_space
 
-    cache = Path(constants.HF_HUB_CACHE)
-    folder = next(f for f in (cache, *cache.parents) if f.exists())
-    free = shutil.disk_usage(folder).free
+    cache, free = free_space()
     said = f"{free / 1e9:.0f} GB free for checkpoints in {cache}"
     cure = f"free {DISK_NEEDED / 1e9:.0f} GB, or set HF_HOME to a folder on another disk."
     yield Finding("Disk", free >= DISK_NEEDED, said, cure, essential=False)
@@ -126,14 +120,34 @@ def shipped_model() -> Iterator[Finding]:
         start = time.perf_counter()
         picture = text_to_image(sd, "a glossy red apple on a blue background", seed=7, progress=False)
         seconds = time.perf_counter() - start
-    except (OSError, ValueError, FloatingPointError, RuntimeError) as error:
-        yield Finding("Shipped model", False, first_line(error), "install sdlearn again.")
+    except (OSError, ValueError, FloatingPointError, RuntimeError, MemoryError) as error:
+        cure = "close other programs." if isinstance(error, MemoryError) else "install sdlearn again."
+        yield Finding("Shipped model", False, first_line(error), cure)
         return
     red, _, blue = np.asarray(picture, dtype=float)[:4].mean(axis=(0, 1))  # the top rows are background
     said = f"draws a {picture.width}x{picture.height} picture in {seconds:.1f} seconds, 25 steps"
     right = blue > red and np.asarray(picture).std() > 10
     said += "" if right else ", but not what was asked for"
     yield Finding("Shipped model", right, said, "install sdlearn again.")
+
+
+def chosen_model() -> Iterator[Finding]:
+    """Another model that SDLEARN_MODEL names for the lessons; it is looked for, neither downloaded nor drawn with."""
+    from ..hub import checkpoints, download, weights
+
+    name = checkpoints.chosen()
+    if name == checkpoints.DEFAULT:
+        return
+    cure = "set SDLEARN_MODEL to a model that is here, or unset it for the shipped one."
+    try:
+        home = checkpoints.locate(name)
+        if isinstance(home, Path):
+            weights.check(home)
+        here = isinstance(home, Path) or any(map(download.cached, home))
+    except (OSError, ValueError) as error:
+        yield Finding("SDLEARN_MODEL", False, weights.first_line(error), cure)
+        return
+    yield Finding("SDLEARN_MODEL", here, name if here else f"{name} is not on this machine yet", cure)
 
 
 def jupyter() -> Iterator[Finding]:

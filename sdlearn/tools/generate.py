@@ -12,9 +12,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from accelerate import PartialState
 from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from ..batch import Settings
+from ..batch import Kind, Settings
+from ..fast import optimize
 from ..hub.checkpoints import load, quiet
 from ..model import StableDiffusion
 from ..pictures import read_settings, save_image
@@ -34,25 +34,10 @@ INDEX = "index.jsonl"
 NAME = re.compile(r"(\d{5,})-(\d+)\.png")
 
 
-@dataclass(frozen=True)
-class Job:
-    """One picture to draw."""
-
-    file: Path
-    settings: Settings
-
-
 def generate(
-    prompts: str | os.PathLike,
-    out: str | os.PathLike,
-    *,
-    pictures: int = 1,
-    seed: int = 0,
-    batch_size: int = 1,
-    model: dict | StableDiffusion | None = None,
-    fast: bool = False,
-    **settings,
-) -> int:
+    prompts: str | os.PathLike, out: str | os.PathLike, *, pictures: int = 1, seed: int = 0, batch_size: int = 1,
+    model: dict | StableDiffusion | None = None, fast: bool = False, **settings,
+) -> int:  # fmt: skip
     """Draw `pictures` pictures for every line of the file `prompts` into the folder `out`; returns an exit status.
 
     Picture k of line n is nnnnn-k.png with seed + k. index.jsonl lists file and settings of each, in that order.
@@ -61,23 +46,23 @@ def generate(
     fast: the fast path.
     settings: further arguments of `text_to_image`.
 
-    Raises ValueError for an empty file of prompts, and for a folder with pictures of other settings: nothing is ever
-    overwritten.
+    Raises ValueError for an empty file of prompts, and where other pictures are in the way: nothing is overwritten.
     """
     batch_size, pictures = whole_number("batch_size", batch_size, 1), whole_number("pictures", pictures, 1)
     quiet()
     out = Path(out)
-    jobs = plan(read_prompts(prompts), out, pictures, seed, settings)
+    jobs = {  # what each file shall hold; settings that do not fit together are an error before the model is loaded
+        out / f"{n:05d}-{k}.png": Settings(prompt, seed=seed + k, **settings)
+        for n, prompt in enumerate(read_prompts(prompts))
+        for k in range(pictures)
+    }
     processes = _processes(model)
     sd = model if isinstance(model, StableDiffusion) else _load(model or {}, processes)
-    if fast:
-        from ..fast import optimize
-
-        sd = optimize(sd)
+    sd = optimize(sd) if fast else sd
+    missing = [file for file, asked in jobs.items() if not is_finished(file, asked.by(sd))]
+    mine = missing[processes.process_index :: processes.num_processes]
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    missing = [job for job in jobs if not is_finished(job, sd)]
-    mine = missing[processes.process_index :: processes.num_processes]
     if processes.is_main_process:
         write_index(out)
         if len(missing) < len(jobs):
@@ -87,14 +72,15 @@ def generate(
     processes.wait_for_everyone()  # all have looked before any draws
     with tqdm(total=len(mine), unit="picture", delay=1, disable=not processes.is_main_process) as bar:
         for start in range(0, len(mine), batch_size):
-            batch = mine[start : start + batch_size]
-            seeds = [job.settings.seed for job in batch]
-            drawn = text_to_image(sd, [job.settings.prompt for job in batch], seeds=seeds, **settings)
+            files = mine[start : start + batch_size]
+            texts, seeds = [jobs[file].prompt for file in files], [jobs[file].seed for file in files]
+            drawn = text_to_image(sd, texts, seeds=seeds, **settings)
             with _writing(out):
-                for job, picture in zip(batch, drawn, strict=True):
-                    save_image(picture, job.file)
-                append_index(out, batch)
-            bar.update(len(batch))
+                for file, picture in zip(files, drawn, strict=True):
+                    save_image(picture, file)
+                with open(out / INDEX, "ab", buffering=0) as index:
+                    index.write(_lines(files))  # at once, or processes would cut each other's lines
+            bar.update(len(files))
     processes.wait_for_everyone()
     if processes.is_main_process:
         write_index(out)
@@ -123,49 +109,38 @@ def read_prompts(file: str | os.PathLike) -> list[str]:
     return prompts
 
 
-def plan(prompts: Sequence[str], out: Path, pictures: int, seed: int, settings: dict) -> list[Job]:
-    """Every picture of a run, in order; settings that do not hold are an error here."""
-    return [
-        Job(out / f"{n:05d}-{k}.png", Settings(prompt, seed=seed + k, **settings))
-        for n, prompt in enumerate(prompts)
-        for k in range(pictures)
-    ]
-
-
-def is_finished(job: Job, sd: StableDiffusion) -> bool:
+def is_finished(file: Path, asked: Settings) -> bool:
     """Whether that very picture is there; raises ValueError if another one is in its place."""
-    if not job.file.exists():
+    if not file.exists():
         return False
     try:
-        found = read_settings(job.file)
+        found = read_settings(file)
     except (ValueError, OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ValueError(
-            f"{job.file} is not a picture of this run ({error}); move it away or choose another --out."
-        ) from None
-    wanted = job.settings.by(sd)
-    name = wanted.difference(found)
-    if name:
-        raise ValueError(
-            f"{job.file} was drawn with another {name} ({found.get(name)!r}, not {wanted.written()[name]!r}); "
-            f"choose another --out, or the settings it was drawn with."
-        )
-    return True
+        raise ValueError(f"{file} is no picture of this run ({error}); move it, or choose another --out.") from None
+    name = asked.difference(found)
+    if name is None:
+        return True
+    wanted = asked.written().get(name)
+    if isinstance(wanted, Kind):
+        reason = f"does not hold its {name}, a {wanted} without a name, so it cannot be compared"
+    else:
+        reason = f"was drawn with another {name} ({found.get(name)!r}, not {wanted!r})"
+    raise ValueError(f"{file} {reason}; choose another --out, or the settings it was drawn with.")
 
 
 def write_index(out: Path) -> None:
     """The index of all pictures in the folder, complete and in order, in place of what an interrupted run left."""
-    numbered = [(NAME.fullmatch(file.name), file) for file in out.iterdir()]
-    numbered = sorted((int(name[1]), int(name[2]), file) for name, file in numbered if name)
+    names = (NAME.fullmatch(file.name) for file in out.iterdir())
+    files = [out / name[0] for name in sorted(filter(None, names), key=lambda name: (int(name[1]), int(name[2])))]
     partial = out / f"{INDEX}.{os.getpid()}.part"
     with _writing(out):
-        partial.write_bytes(b"".join(_line(file) for *_, file in numbered))
+        partial.write_bytes(_lines(files))
         partial.replace(out / INDEX)
 
 
-def append_index(out: Path, jobs: Sequence[Job]) -> None:
-    """Add finished pictures while a run goes on; one write, so that processes do not cut each other's lines."""
-    with open(out / INDEX, "ab", buffering=0) as index:
-        index.write(b"".join(_line(job.file) for job in jobs))
+def _lines(files: Iterable[Path]) -> bytes:
+    found = ({"file": file.name, **read_settings(file)} for file in files)
+    return b"".join(json.dumps(settings, ensure_ascii=False).encode() + b"\n" for settings in found)
 
 
 @contextmanager
@@ -174,15 +149,8 @@ def _writing(out: Path):
     try:
         yield
     except OSError as error:
-        raise OSError(
-            f"Cannot write into the folder {out} ({error.strerror or error}); make room, or choose another --out. "
-            f"What is drawn is kept, and the same command goes on from there."
-        ) from error
-
-
-def _line(file: Path) -> bytes:
-    settings = {"file": file.name, **read_settings(file)}
-    return json.dumps(settings, ensure_ascii=False).encode() + b"\n"
+        cure = "make room, or choose another --out. The same command goes on from what is there."
+        raise OSError(f"Cannot write into the folder {out} ({error.strerror or error}); {cure}") from error
 
 
 def _processes(model: dict | StableDiffusion | None) -> PartialState:

@@ -1,4 +1,4 @@
-"""Training the autoencoder: pictures to latents an eighth or a quarter of their side, and back."""
+"""Training the autoencoder: pictures to latents an eighth of their side, and back."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,33 +9,31 @@ from PIL import Image
 from torch import nn
 
 from ..pictures import to_images
-from .data import PRESETS, Artwork, Pictures
+from .artwork import Artwork
 from .loop import Settings, generator, processes, train
+from .pictures import Pictures, Variety
+from .presets import SIZE
 
-BLOCKS = {"emoji-64": (32, 64, 96), "emoji-128": (32, 64, 96, 96)}
-SETTINGS = {
-    "emoji-64": Settings(steps=6000, batch_size=24, learning_rate=1.5e-3, ema=0.998),
-    "emoji-128": Settings(steps=12000, batch_size=128, learning_rate=1e-3, warmup=500, ema=0.999, sheet_every=2000),
-}
-DECODER_SETTINGS = {
-    "emoji-64": Settings(steps=4000, batch_size=24, learning_rate=6e-4, ema=0.998, weight_decay=0.0),
-    "emoji-128": Settings(steps=5000, batch_size=128, learning_rate=5e-4, ema=0.999, weight_decay=0.0),
-}
+BLOCKS = (16, 32, 96, 160)
+SETTINGS = Settings(steps=9000, batch_size=16, learning_rate=1e-3, ema=0.999, sheet_every=500)
+DECODER_SETTINGS = Settings(steps=4000, batch_size=16, learning_rate=5e-4, ema=0.999, weight_decay=0.0)
+CROPPED = 0.6  # share of the steps, the first ones, on quarters of pictures: as much to learn from for half the work
+LEAST_PARTICIPATION = 3.0  # of four channels; a run that is under it is stopped
+SETTLED = 1000  # steps before that counts: a new encoder's channels need some hundreds of them to part
 
 
-def new_autoencoder(preset: str):
-    """An untrained AutoencoderKL: 4 latent channels, a quarter (emoji-64) or an eighth (emoji-128) of the side."""
+def new_autoencoder():
+    """An untrained AutoencoderKL of 4.2 M parameters: 3 x 128 x 128 pixels to 4 x 16 x 16 latents, 48 times fewer."""
     from diffusers import AutoencoderKL
 
-    blocks = BLOCKS[preset]
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * len(blocks),
-        up_block_types=("UpDecoderBlock2D",) * len(blocks),
-        block_out_channels=blocks,
+        down_block_types=("DownEncoderBlock2D",) * len(BLOCKS),
+        up_block_types=("UpDecoderBlock2D",) * len(BLOCKS),
+        block_out_channels=BLOCKS,
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,
-        sample_size=PRESETS[preset].size,
+        sample_size=SIZE,
         mid_block_add_attention=False,
     )
 
@@ -43,13 +41,19 @@ def new_autoencoder(preset: str):
 class AutoencoderLoss(nn.Module):
     """The autoencoder with its loss as forward: what a picture loses on the way through the latents and back.
 
-    decoder_only: the encoder stays as it is, so the latents, and a UNet trained on them, stay valid. Half of the
-    latents get noise of up to `latent_noise` standard deviations, so that the decoder forgives a UNet's small errors.
+    channels: weight of the term that keeps all latent channels alive (`channel_loss`).
+    kl: weight of the divergence from a standard normal distribution.
+    decoder_only: the encoder stays as it is, so the latents, and a UNet trained on them, stay valid.
+    latent_noise: the most noise, in standard deviations, that half of the latents get when the decoder learns alone:
+        what a UNet makes is never exact.
     """
 
-    def __init__(self, vae, decoder_only: bool = False, kl: float = 2e-4, latent_noise: float = 0.15):
+    def __init__(
+        self, vae, decoder_only: bool = False, kl: float = 1e-5, channels: float = 0.05, latent_noise: float = 0.15
+    ):
         super().__init__()
-        self.vae, self.decoder_only, self.kl, self.latent_noise = vae, decoder_only, kl, latent_noise
+        self.vae, self.decoder_only = vae, decoder_only
+        self.kl, self.channels, self.latent_noise = kl, channels, latent_noise
         if decoder_only:
             vae.encoder.requires_grad_(False)
             vae.quant_conv.requires_grad_(False)
@@ -65,23 +69,52 @@ class AutoencoderLoss(nn.Module):
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
         latents = mean + (0.5 * logvar).exp() * noise
-        return reconstruction_loss(self.vae.decode(latents).sample.float(), pixels) + self.kl * kl
+        loss = reconstruction_loss(self.vae.decode(latents).sample.float(), pixels)
+        return loss + self.kl * kl + self.channels * channel_loss(mean)
+
+
+def channel_loss(mean: torch.Tensor) -> torch.Tensor:
+    """How far posterior means (B, C, h, w) are from zero mean, unit variance and no correlation of their channels.
+
+    Without it two of four channels end as copies of the other two. After VICReg (Bardes et al. 2022, arXiv 2105.04906).
+    """
+    flat = mean.transpose(0, 1).flatten(1)
+    centred = flat - flat.mean(1, keepdim=True)
+    covariance = centred @ centred.T / flat.shape[1]
+    deviation = covariance.diagonal().clamp(min=1e-6).sqrt()
+    correlation = covariance / (deviation.view(-1, 1) * deviation)
+    off_diagonal = correlation - torch.diag_embed(correlation.diagonal())
+    return flat.mean(1).pow(2).mean() + (deviation - 1).pow(2).mean() + off_diagonal.pow(2).mean()
+
+
+@torch.no_grad()
+def channel_eigenvalues(latents: torch.Tensor) -> torch.Tensor:
+    """Eigenvalues (C,), ascending, of the channels' covariance of latents (B, C, h, w): one near zero is a channel that
+    the others already say."""
+    return torch.linalg.eigvalsh(torch.cov(latents.float().transpose(0, 1).flatten(1)))
+
+
+def participation(eigenvalues: torch.Tensor) -> float:
+    """Participation ratio, (sum)^2 / sum of squares: how many channels carry the latents' variance, 1 to C."""
+    return (eigenvalues.sum() ** 2 / eigenvalues.pow(2).sum()).item()
 
 
 def reconstruction_loss(output: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """L1 + L2, edges at full and half size (for sharpness), and the mean colour of 8x8 patches (for true colours)."""
-    loss = (output - pixels).abs().mean() + (output - pixels).pow(2).mean()
-    loss = loss + (F.avg_pool2d(output, 8) - F.avg_pool2d(pixels, 8)).abs().mean()
+    """L1 + L2, the mean colour of 8 x 8 patches (for true areas), the colour without its brightness (hues are what such
+    a small network learns last), and edges at full and half size (for sharpness)."""
+    error = output - pixels
+    colour = error - error.mean(1, keepdim=True)
+    loss = error.abs().mean() + error.pow(2).mean() + F.avg_pool2d(error, 8).abs().mean()
+    loss = loss + F.avg_pool2d(colour, 2).abs().mean() + 10 * F.avg_pool2d(colour, 8).pow(2).mean()
     for weight in (0.5, 0.25):
         for axis in (2, 3):
-            loss = loss + weight * (output.diff(dim=axis) - pixels.diff(dim=axis)).abs().mean()
-        output, pixels = F.avg_pool2d(output, 2), F.avg_pool2d(pixels, 2)
+            loss = loss + weight * error.diff(dim=axis).abs().mean()
+        error = F.avg_pool2d(error, 2)
     return loss
 
 
 def train_autoencoder(
     artwork: Artwork,
-    preset: str,
     folder: str | Path,
     vae=None,
     decoder_only: bool = False,
@@ -91,37 +124,65 @@ def train_autoencoder(
     """Trains an autoencoder (a new one, or `vae` further), measures its `scaling_factor`, saves it in `folder`/vae.
 
     Returns it, or None if the run was stopped early (what is saved then is the EMA so far). `options` go to
-    `loop.train`.
+    `loop.train`. Raises RuntimeError when a latent channel dies.
     """
     if decoder_only and vae is None:
         raise ValueError("decoder_only trains the decoder of an autoencoder that exists: give it as vae.")
-    settings = settings or (DECODER_SETTINGS if decoder_only else SETTINGS)[preset]
-    vae = (vae or new_autoencoder(preset)).float().train()
-    pictures = Pictures(artwork, PRESETS[preset].size, replace(PRESETS[preset].variety, hold_out=False), settings.seed)
+    settings = settings or (DECODER_SETTINGS if decoder_only else SETTINGS)
+    vae = (vae or new_autoencoder()).float().train()
+    pictures = Pictures(artwork, vae.config.sample_size, Variety(hold_out=False), settings.seed)
     model = AutoencoderLoss(vae, decoder_only)
-    height = pictures.size // 2 ** (len(vae.config.block_out_channels) - 1)
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def inputs(step: int, process: int):
         randomness = generator(settings.seed, step, process)
-        batch = pictures.batch(step * 1024 + process, settings.batch_size)
-        noise = torch.randn(settings.batch_size, 4, height, height, generator=randomness)
-        amount, chosen = torch.rand(2, settings.batch_size, 1, 1, 1, generator=randomness)
-        return batch.pixels, noise, amount * (chosen < 0.5)
+        pixels = pictures.batch(step * 1024 + process, settings.batch_size).pixels
+        if step < CROPPED * settings.steps and not decoder_only:
+            pixels = torch.cat([crops(pixels, factor, randomness) for _ in range(2)])
+        noise = torch.randn(len(pixels), 4, *(side // factor for side in pixels.shape[2:]), generator=randomness)
+        amount, chosen = torch.rand(2, len(pixels), 1, 1, 1, generator=randomness)
+        return pixels, noise, amount * (chosen < 0.5)
 
-    fixed = Pictures(artwork, pictures.size, seed=settings.seed + 1).batch(0, 32).pixels
+    fixed = replace(pictures, seed=settings.seed + 1).batch(0, 48).pixels
+
+    @torch.no_grad()
+    def watch(model, step: int) -> dict[str, float]:
+        latents = model.vae.encode(fixed.to(model.vae.device)).latent_dist.mean
+        output = model.vae.decode(latents).sample
+        eigenvalues = channel_eigenvalues(latents)
+        ratio = participation(eigenvalues)
+        if ratio < LEAST_PARTICIPATION and step >= SETTLED and not decoder_only:
+            raise RuntimeError(
+                f"The latents live in {ratio:.1f} of their channels (eigenvalues {eigenvalues.tolist()}): start again "
+                f"with a heavier channel_loss."
+            )
+        return {
+            "psnr": psnr(output.cpu(), fixed.cpu()).mean().item(),
+            "participation": ratio,
+            **{f"eigenvalue {k}": value for k, value in enumerate(eigenvalues.tolist())},
+        }
 
     def sheet(model, path):
         with torch.no_grad():
             output = model.vae(fixed.to(model.vae.device)).sample
-        save_sheet(torch.stack((fixed.cpu(), output.cpu()), 1).flatten(0, 1), path, columns=16)
+        save_sheet(torch.stack((fixed.cpu(), output.cpu()), 1).flatten(0, 1), path, columns=12)
 
-    done = train(model, inputs, settings, folder, sheet=sheet, **options)
+    done = train(model, inputs, settings, folder, watch=watch, sheet=sheet, **options)
     vae.eval()
     if not decoder_only:
         vae.register_to_config(scaling_factor=round(1 / latent_std(vae, pictures), 5))
     if processes().is_main_process:
         vae.save_pretrained(Path(folder) / "vae")
     return vae if done else None
+
+
+def crops(pixels: torch.Tensor, factor: int, randomness: torch.Generator) -> torch.Tensor:
+    """A piece of half the side from each picture (B, 3, H, W), cut where latents meet: at multiples of `factor`."""
+    half = pixels.shape[-1] // 2
+    corners = torch.randint(half // factor + 1, (len(pixels), 2), generator=randomness) * factor
+    return torch.stack(
+        [one[:, y : y + half, x : x + half] for one, (y, x) in zip(pixels, corners.tolist(), strict=True)]
+    )
 
 
 @torch.no_grad()

@@ -1,11 +1,11 @@
-"""What a caption can say (a style, a subject, a background) and how it is written and read back."""
+"""What a caption can say, and how it is written and read back: a style, a subject, where it is, a background."""
 
 import re
 from typing import NamedTuple
 
-STYLES = ("glossy", "flat", "cartoon", "ink")
+STYLES = ("glossy", "flat", "comic", "neon", "pixel", "ink")
 
-WHITE = "white"
+WHITE, BLACK = "white", "black"
 COLOURS = {
     "red": (214, 48, 49),
     "orange": (243, 143, 57),
@@ -15,7 +15,7 @@ COLOURS = {
     "purple": (143, 86, 195),
     "pink": (248, 166, 200),
     "brown": (141, 100, 66),
-    "black": (24, 24, 28),
+    BLACK: (24, 24, 28),
     "gray": (156, 158, 160),
     "teal": (38, 168, 154),
     "beige": (241, 225, 200),
@@ -24,11 +24,20 @@ COLOURS = {
 BACKGROUNDS = (WHITE, *COLOURS)
 RGB = {WHITE: (255, 255, 255), **COLOURS}
 
+SIZES = ("small", "big")
+SIDES = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
+SHADES = ("dark to light", "light to dark")  # of a background, from the top of the picture to its bottom
+
 
 def is_dark(background: str) -> bool:
     """True where black ink would not show and is drawn white instead (Rec. 601 luma under 110 of 255)."""
     red, green, blue = RGB[background]
     return 0.299 * red + 0.587 * green + 0.114 * blue < 110
+
+
+def unnamed_background(style: str | None) -> str:
+    """The background of a prompt that names none: black for neon, which shines in the dark only, else white."""
+    return BLACK if style == "neon" else WHITE
 
 
 class Reading(NamedTuple):
@@ -37,6 +46,15 @@ class Reading(NamedTuple):
     subject: str | None
     style: str | None
     background: str | None
+
+
+class Details(NamedTuple):
+    """What a caption may say beyond subject, style and background. None: it does not say."""
+
+    size: str | None = None  # one of SIZES
+    side: str | None = None  # one of SIDES
+    facing: str | None = None  # "left" or "right"
+    shade: str | None = None  # one of SHADES
 
 
 # Of the subjects and their synonyms, those that are not counted.
@@ -48,10 +66,10 @@ def article(word: str) -> str:
     return "an" if word[0] in "aeiou" and not word.startswith("uni") else "a"
 
 
-def indefinite(name: str, style: str | None = None) -> str:
-    """A thing with its article, if it takes one: "a dog", "an ink dog", but "books", "flat books" and "popcorn"."""
+def indefinite(name: str, *adjectives: str | None) -> str:
+    """A thing with its article, if it takes one: "a dog", "a small ink dog", but "books" and "flat popcorn"."""
     head = re.split(r" (?:and|behind|holding|in|over|with) ", name)[0]  # a nest with eggs is one nest
-    words = f"{style} {name}" if style else name
+    words = " ".join([word for word in adjectives if word] + [name])
     return words if head in MASS_NOUNS or re.search(r"[^iosu]s$", head) else f"{article(words)} {words}"
 
 
@@ -60,38 +78,43 @@ def pair(first: str, second: str) -> str:
     return f"{first} and {indefinite(second)}"
 
 
-def caption(subject: str, style: str, background: str, random) -> str:
-    """A caption of the picture, in one of four forms drawn from `random` (a `random.Random`). A white background goes
-    unsaid half of the time; the fourth form leaves the style open."""
-    text = random.choices(
-        (
-            indefinite(subject, style),
-            f"{subject}, {style} style",
-            f"{article(style)} {style} picture of {indefinite(subject)}",
-            subject,
-        ),
-        weights=(50, 20, 20, 10),
-    )[0]
-    if background != WHITE or random.random() < 0.5:
-        text += f" on {article(background)} {background} background"
+def caption(name: str, style: str, background: str, random, details: Details | None = None) -> str:
+    """A caption of the picture, in one of four forms drawn from `random` (a `random.Random`).
+
+    The background goes unsaid half of the time where it is the style's own; the fourth form leaves the style open.
+    """
+    size, side, facing, shade = details or Details()
+    form = random.choices(("plain", "comma", "picture", "open"), weights=(50, 20, 20, 10))[0]
+    place = f" {SIDES[side]}" if side else ""
+    place += f", facing {facing}" if facing and form != "comma" else f" facing {facing}" if facing else ""
+    if form == "plain":
+        text = indefinite(name, size, style) + place
+    elif form == "comma":
+        text = (f"{size} {name}" if size else name) + f"{place}, {style} style"
+    elif form == "picture":
+        text = f"{article(style)} {style} picture of {indefinite(name, size)}{place}"
+    else:
+        text = (f"{size} {name}" if size else name) + place
+    unsaid = unnamed_background(None if form == "open" else style)
+    if shade or background != unsaid or random.random() < 0.5:
+        text += f" on {indefinite('background', shade, background)}"
     return text
 
 
 def parse(prompt: str, subjects, styles=STYLES, backgrounds=BACKGROUNDS) -> Reading:
     """Reads a prompt back. The longest names win ("red apple" over "apple", "sky blue" over "blue").
 
-    A colour counts as the background only in front of the word "background"; a prompt without one leaves the background
-    white, as the captions do.
+    A colour counts as the background only in front of the word "background"; a prompt without one leaves it
+    `unnamed_background`, as the captions do.
     """
     text = " ".join(re.findall(r"[a-z0-9'-]+", prompt.lower()))
     behind = re.search(rf"\b({_any_of(backgrounds)}) background\b", text)
     rest = text.replace(behind.group(0), " ") if behind else text
     style = re.search(rf"\b({_any_of(styles)})\b", rest)
     subject = re.search(rf"\b({_any_of(subjects)})\b", rest)
+    style = style.group(1) if style else None
     return Reading(
-        subject.group(1) if subject else None,
-        style.group(1) if style else None,
-        behind.group(1) if behind else WHITE,
+        subject.group(1) if subject else None, style, behind.group(1) if behind else unnamed_background(style)
     )
 
 

@@ -14,17 +14,19 @@ from ..model import StableDiffusion
 from ..sampling import text_to_image
 from ..schedule import NoiseSchedule
 from ..show import figures
-from .data import PRESETS, Artwork, Pictures, pair_subjects, save_whole
+from .artwork import Artwork, save_whole
+from .judge import Judge
 from .loop import Settings, generator, processes, train
-from .score import askable, obedience, pair_prompts, prompts
+from .pictures import Pictures
+from .presets import FACTOR, SIZE
+from .score import CLASSIC, draw, known, obedience, pair_obedience, pair_prompts, prompts
 
-UNET_BLOCKS = {"emoji-64": (64, 128, 192), "emoji-128": (96, 160, 192)}
-SETTINGS = {
-    "emoji-64": Settings(steps=6000, batch_size=64, learning_rate=1e-3, warmup=200, ema=0.9995),
-    "emoji-128": Settings(steps=20000, batch_size=512, learning_rate=1e-3, warmup=500, ema=0.9995,
-                          save_every=2000, sheet_every=5000),
-}  # fmt: skip
-AUGMENTATIONS = 40  # pictures of each sprite, worked out as latents before the training
+UNET_BLOCKS = (64, 128, 192)
+SETTINGS = Settings(
+    steps=45000, batch_size=64, learning_rate=1e-3, warmup=200, ema=0.9995, save_every=500, sheet_every=2000
+)
+USUAL = {"sampler": "ddim", "num_inference_steps": 25, "guidance_scale": 7.5}
+AUGMENTATIONS = 30  # pictures of each sprite, worked out as latents before the training
 
 
 def new_text_encoder(width: int = 128):
@@ -40,13 +42,13 @@ def new_text_encoder(width: int = 128):
     )  # fmt: skip
 
 
-def new_unet(preset: str, width: int = 128):
+def new_unet(width: int = 128):
     """An untrained UNet2DConditionModel on 4x16x16 latents, with cross-attention at 8x8 and 4x4."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=UNET_BLOCKS[preset],
+        sample_size=SIZE // FACTOR,
+        block_out_channels=UNET_BLOCKS,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
@@ -73,19 +75,42 @@ class DiffusionLoss(nn.Module):
         return ((predicted - noise).pow(2) * (snr.clamp(max=5) / snr)).mean()
 
 
-def curve_point(sd, reader, count: int = 64) -> dict[str, float]:
-    """Share of pictures right in all parts, of `count` combinations that the training shows and `count` held out, if
-    there are any of these."""
-    return {
-        kind: obedience(sd, reader, prompts(reader.subjects, count, seed=1, held=held), guidance_scale=4)["all"]
-        for kind, held in (("seen", False), ("new", True))
-        if askable(reader.subjects, held)
-    }
+def curve_point(sd, judge: Judge, count: int = 48) -> dict[str, float]:
+    """Shares of `count` pictures each: right in all parts, of combinations that the training shows and of those that it
+    holds out, by the settings that everyone uses; and of pairs, both in their places."""
+    curve = {}
+    for kind, held in (("seen", False), ("new", True)):
+        if known(judge, held):
+            found = obedience(sd, judge, prompts(judge, count, seed=1, held=held), **USUAL)
+            curve |= {kind: found["all"], f"{kind}, subject": found["subject"], f"{kind}, style": found["style"]}
+    for name, options in CLASSIC.items():
+        curve[name] = obedience(sd, judge, prompts(judge, count // 2, seed=1), **options)["all"]
+    texts, pairs = zip(*pair_prompts(judge, count // 2), strict=True)
+    curve["pairs"] = pair_obedience(draw(sd, list(texts), list(range(len(texts))), **USUAL), pairs, judge)["in order"]
+    return curve
 
 
-def sheet_prompts(subjects) -> list[str]:
-    """What every sample sheet of a run shows: seven of its combinations, and two subjects at once."""
-    return prompts(subjects, 7) + [text for text, _ in pair_prompts(pair_subjects(subjects), 1)]
+SHEET = (
+    "a glossy fox on a blue background",
+    "a flat rocket",
+    "a comic castle on a pink background",
+    "a neon guitar",
+    "a pixel owl on a green background",
+    "an ink cat on a yellow background",
+    "a small glossy teapot on the left on a dark to light teal background",
+    "a flat cat and a dog on a beige background",
+)
+
+
+def draw_sheet(sd, path: Path) -> None:
+    """SHEET drawn from three seeds, and from one more by the settings in CLASSIC."""
+    columns = [(seed, USUAL) for seed in range(3)] + [(3, options) for options in CLASSIC.values()]
+    drawn = [
+        text_to_image(sd, list(SHEET), seeds=[seed] * len(SHEET), progress=False, **options)
+        for seed, options in columns
+    ]
+    labels = [f"{options['sampler']} {options['guidance_scale']:g}" for _, options in columns]
+    figures.grid(list(zip(*drawn, strict=True)), row_labels=SHEET, column_labels=labels).savefig(path)
 
 
 @torch.no_grad()
@@ -135,7 +160,6 @@ def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
 
 def train_diffusion(
     artwork: Artwork,
-    preset: str,
     vae,
     tokenizer,
     folder: str | Path,
@@ -143,21 +167,21 @@ def train_diffusion(
     unet=None,
     settings: Settings | None = None,
     augmentations: int = AUGMENTATIONS,
-    reader=None,
+    judge: Judge | None = None,
     **options,
 ):
     """Trains a text encoder and a UNet (new, or the given ones further) and saves them in `folder`.
 
-    reader: judges pictures of the EMA weights with every sample sheet; `score.jsonl` holds the curve.
+    judge: reads pictures of the EMA weights with every sample sheet; `score.jsonl` holds the curve.
 
     Returns them, or None if the run was stopped early (what is saved then is the EMA so far). `options` go to
     `loop.train`.
     """
     from safetensors.torch import load_file
 
-    settings, folder = settings or SETTINGS[preset], Path(folder)
+    settings, folder = settings or SETTINGS, Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = Pictures(artwork, PRESETS[preset].size, PRESETS[preset].variety, settings.seed)
+    pictures = Pictures(artwork, vae.config.sample_size, seed=settings.seed)
     path = folder / "latents.safetensors"
     with processes().main_process_first():  # one makes the latents, the others find them
         if not path.exists():
@@ -166,7 +190,7 @@ def train_diffusion(
     empty = tokenize(tokenizer, [""])[0]
     torch.manual_seed(settings.seed)
     new = text_encoder is None
-    text_encoder, unet = text_encoder or new_text_encoder(), unet or new_unet(preset)
+    text_encoder, unet = text_encoder or new_text_encoder(), unet or new_unet()
     start_tokens(text_encoder, data["ids"], new)
     if vae.device.type == "cpu":
         _plain_attention(text_encoder, unet)
@@ -174,19 +198,19 @@ def train_diffusion(
 
     def inputs(step: int, process: int):
         randomness = generator(settings.seed, step, process)
-        rows = torch.randint(len(data["latents"]), (settings.batch_size,), generator=randomness)
+        count = settings.batch_size
+        rows = torch.randint(len(data["latents"]), (count,), generator=randomness)
         ids = data["ids"][rows].long()
-        ids[torch.rand(len(rows), generator=randomness) < 0.1] = empty
-        noise = torch.randn(len(rows), *data["latents"].shape[1:], generator=randomness)
-        timesteps = torch.randint(1000, (len(rows),), generator=randomness)
-        return data["latents"][rows].float(), ids, noise, timesteps
+        ids[torch.rand(count, generator=randomness) < 0.1] = empty
+        noise = torch.randn(count, *data["latents"].shape[1:], generator=randomness)
+        # One timestep from each of as many equal parts: a batch's loss varies less than with independent ones.
+        timesteps = ((torch.arange(count) + torch.rand(count, generator=randomness)) * (1000 / count)).long()
+        return data["latents"][rows].float(), ids, noise, timesteps.clamp(max=999)
 
     def sheet(model, path):
-        sd = StableDiffusion(tokenizer, model.text_encoder, model.unet, vae, NoiseSchedule(), preset, folder)
-        texts = sheet_prompts(artwork.subjects)
-        rows = [text_to_image(sd, text, seeds=range(4), guidance_scale=4, progress=False) for text in texts]
-        figures.grid(rows, row_labels=texts).savefig(path)
-        return curve_point(sd, reader) if reader else None
+        sd = StableDiffusion(tokenizer, model.text_encoder, model.unet, vae, NoiseSchedule(), "training", folder)
+        draw_sheet(sd, path)
+        return curve_point(sd, judge) if judge else None
 
     done = train(model, inputs, settings, folder, sheet=sheet, **options)
     if processes().is_main_process:

@@ -5,14 +5,16 @@ what the uninterrupted run draws: with the optimizer and the EMA restored, both 
 """
 
 import json
-import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 
 @dataclass(frozen=True)
@@ -22,55 +24,21 @@ class Settings:
     steps: int
     batch_size: int
     learning_rate: float
-    warmup: int = 100               # steps of linear rise
-    cooldown: float = 0.25          # share of the steps, at the end, in which the rate falls to nothing
-    ema: float = 0.9995             # decay of the running mean of the weights, which is what gets exported
+    optimizer: str = "adamw"  # or "muon", for matrices and kernels, beside AdamW for the rest
+    warmup: int = 100  # steps of linear rise
+    cooldown: float = 0.25  # share of the steps, at the end, in which the rate falls to nothing
+    ema: float = 0.9995  # decay of the running mean of the weights, which is what gets exported
     weight_decay: float = 0.01
-    mixed_precision: str = "bf16"   # accelerate's: "no", "bf16", "fp16"
+    mixed_precision: str = "bf16"  # accelerate's: "no", "bf16", "fp16"
     seed: int = 0
-    save_every: int = 250           # steps between checkpoints
-    sheet_every: int = 500          # steps between sample sheets
+    save_every: int = 250  # steps between checkpoints
+    sheet_every: int = 500  # steps between sample sheets
 
-
-def learning_rate(step: int, settings: Settings) -> float:
-    """Linear warm-up, a flat stretch, and 1 - sqrt down to nothing.
-
-    As good as a cosine, and until the fall begins a run may still be made shorter or longer (Haegele et al. 2024,
-    "Scaling laws and compute-optimal training beyond fixed training durations").
-    """
-    rise = min(1.0, (step + 1) / max(1, settings.warmup))
-    start = settings.steps * (1 - settings.cooldown)
-    fall = 1 - math.sqrt(max(0.0, step - start) / (settings.steps - start)) if settings.cooldown else 1.0
-    return settings.learning_rate * min(rise, fall)
-
-
-class EMA:
-    """Exponential moving average of the weights that are being trained, slower as the run goes on."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
-        self.weights = {name: p.detach().float().clone() for name, p in model.named_parameters() if p.requires_grad}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Averages in the weights after step number `step` (from 0)."""
-        decay = min(self.decay, (1 + step) / (20 + step))
-        for name, parameter in model.named_parameters():
-            if name in self.weights:
-                self.weights[name].lerp_(parameter.detach().float(), 1 - decay)
-
-    @torch.no_grad()
-    def copy_to(self, model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
-            if name in self.weights:
-                parameter.copy_(self.weights[name])
-
-    def state_dict(self) -> dict:
-        return self.weights
-
-    def load_state_dict(self, weights: dict) -> None:
-        for name, tensor in weights.items():
-            self.weights[name].copy_(tensor)
+    @property
+    def flat_until(self) -> int:
+        """The step at which the rate begins to fall; until then a run may still be made shorter or longer (Haegele et
+        al. 2024, "Scaling laws and compute-optimal training beyond fixed training durations")."""
+        return self.steps - round(self.steps * self.cooldown)
 
 
 class Steps:
@@ -92,6 +60,7 @@ def train(
     settings: Settings,
     folder: str | Path,
     *,
+    watch: Callable[[nn.Module, int], dict[str, float]] | None = None,
     sheet: Callable[[nn.Module, Path], dict[str, float] | None] | None = None,
     minutes: float | None = None,
     until: int | None = None,
@@ -101,20 +70,23 @@ def train(
 
     inputs(step, process): the arguments of the model's forward at that step, made from them alone.
     folder: gets `checkpoint/` (and goes on from one that is there), `log.jsonl`, `sheet-<step>.png` from
-    sheet(model, path), and in `score.jsonl` what that measured, if it returns something.
+    sheet(model, path), which sees the EMA weights, and in `score.jsonl` what that measured, if it returns something.
+    watch(model, step): what to log beside the loss at every report; what it raises ends the run.
     minutes, until: stop early, with a checkpoint, after so much time or so many steps. Call again to go on.
     """
     from accelerate import Accelerator
 
     started, folder = time.monotonic(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    processes()
     accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=not torch.cuda.is_available())
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True)
     model.to(accelerator.device)
-    ema, steps = EMA(model, settings.ema), Steps()
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.register_for_checkpointing(ema, steps)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizers = _optimizers(model, settings)
+    rates = [_rate(optimizer, settings) for optimizer in optimizers]
+    ema, steps = AveragedModel(model, multi_avg_fn=_ema(settings.ema)), Steps()
+    wrapped, *optimizers = accelerator.prepare(model, *optimizers)
+    accelerator.register_for_checkpointing(ema, steps, *rates)
     checkpoint, old = folder / "checkpoint", folder / "checkpoint.old"
     if old.is_dir() and not checkpoint.is_dir():  # cut off between the two renames of _save
         old.rename(checkpoint)
@@ -125,29 +97,29 @@ def train(
     first, last = steps.done, min(settings.steps, until or settings.steps)
     running = None
     while steps.done < last and not _out_of_time(accelerator, steps.done - first, started, minutes):
-        step = steps.done
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
-        arguments = inputs(step, accelerator.process_index)
+        arguments = inputs(steps.done, accelerator.process_index)
         loss = wrapped(*(a.to(accelerator.device) if torch.is_tensor(a) else a for a in arguments))
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update(model, step)
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.step()
+            rate.step()
+        model.zero_grad()
+        ema.update_parameters(model)
         steps.done += 1
         running = loss.detach() if running is None else running.lerp(loss.detach(), 0.05)
         if steps.done % 50 == 0 or steps.done == last:
-            _report(accelerator, settings, folder, steps.done, first, started, running, log)
+            watched = watch(model, steps.done) if watch and accelerator.is_main_process else {}
+            _report(accelerator, settings, folder, steps.done, first, started, running, watched, log)
         if steps.done % settings.save_every == 0 and steps.done < last:
             _save(accelerator, checkpoint, settings)
         if sheet and steps.done % settings.sheet_every == 0 and accelerator.is_main_process:
-            measured = _draw_sheet(model, ema, sheet, folder / f"sheet-{steps.done:06d}.png")
+            measured = sheet(ema.module, folder / f"sheet-{steps.done:06d}.png")
             if measured:
                 _write_line(folder / "score.jsonl", accelerator, settings, steps.done, measured)
     if steps.done > first:
         _save(accelerator, checkpoint, settings)
-    ema.copy_to(model)
+    model.load_state_dict(ema.module.state_dict())
     accelerator.free_memory()
     return steps.done >= settings.steps
 
@@ -164,7 +136,8 @@ def processes():
     which writes the files. Without a GPU they meet on the CPU, which accelerate must be told."""
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available())
+    # Ten minutes are allowed otherwise: too few for the one that makes the latents, or draws a sheet.
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
 
 def mixed_precision() -> str:
@@ -176,6 +149,64 @@ def mixed_precision() -> str:
     return "bf16" if any(check() for check in checks if check) else "no"
 
 
+def _optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
+    """AdamW for all that is trained; or Muon (Jordan et al. 2024) for the matrices and kernels, and AdamW for biases,
+    norms, tables, and the layers that touch the data."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    inner = {}
+    if settings.optimizer == "muon":
+        ends = ("embedding", "conv_in", "conv_out")
+        inner = {name: p for name, p in trained.items() if p.dim() > 1 and not any(end in name for end in ends)}
+    rest = [p for name, p in trained.items() if name not in inner]
+    adamw = torch.optim.AdamW(
+        rest, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
+    )
+    return [adamw, _FlatMuon(inner.values(), settings)] if inner else [adamw]
+
+
+class _FlatMuon(torch.optim.Muon if hasattr(torch.optim, "Muon") else object):
+    """torch's Muon takes matrices only, so kernels are shown to it flattened to (channels, rest)."""
+
+    def __init__(self, parameters, settings: Settings):
+        if not hasattr(torch.optim, "Muon"):
+            raise ImportError("The optimizer 'muon' needs torch 2.9 or newer; use 'adamw'.")
+        if settings.mixed_precision == "fp16":  # whose loss scaling does not see the flattened gradients
+            raise ValueError("The optimizer 'muon' needs bf16 or full precision; use 'adamw'.")
+        self._whole = list(parameters)
+        flat = [nn.Parameter(p.detach().view(len(p), -1)) for p in self._whole]  # the same memory
+        super().__init__(
+            flat, lr=settings.learning_rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+
+    def step(self, closure=None):
+        for whole, flat in zip(self._whole, self.param_groups[0]["params"], strict=True):
+            flat.grad = whole.grad.view_as(flat)
+        return super().step(closure)
+
+
+def _rate(optimizer, settings: Settings):
+    """Linear warm-up, a flat stretch, and 1 - sqrt down to nothing (transformers' `get_wsd_schedule`, which knows that
+    fall from 4.50 on only)."""
+
+    def factor(step: int) -> float:
+        rise = (step + 1) / max(1, settings.warmup)
+        fall = 1 - (max(0, step - settings.flat_until) / max(1, settings.steps - settings.flat_until)) ** 0.5
+        return min(1.0, rise, max(0.0, fall))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _ema(decay: float):
+    """An exponential moving average, faster at first: the weights of the first steps should not stay in it for long."""
+
+    @torch.no_grad()
+    def average(averaged: list[torch.Tensor], now: list[torch.Tensor], count: torch.Tensor) -> None:
+        done = count.item()
+        torch._foreach_lerp_(averaged, now, 1 - min(decay, (1 + done) / (20 + done)))
+
+    return average
+
+
 def _out_of_time(accelerator, done: int, started: float, minutes: float | None) -> bool:
     """Asked now and then, and answered alike in every process: none may wait for one that has left."""
     if minutes is None or done % 20:
@@ -185,12 +216,11 @@ def _out_of_time(accelerator, done: int, started: float, minutes: float | None) 
 
 
 def _save(accelerator, checkpoint: Path, settings: Settings) -> None:
-    """The old checkpoint goes only when the new one is whole."""
+    """The old checkpoint goes only when the new one is whole: every process has written its part."""
     new, old = checkpoint.with_name("checkpoint.new"), checkpoint.with_name("checkpoint.old")
     accelerator.save_state(str(new), safe_serialization=True)
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        import shutil
-
         (new / "settings.json").write_text(json.dumps(asdict(settings)))
         if checkpoint.is_dir():
             checkpoint.rename(old)
@@ -203,32 +233,24 @@ def _check_settings(checkpoint: Path, settings: Settings, done: int) -> None:
     """Refuses settings that would not lead where the checkpoint was going."""
     saved = Settings(**json.loads((checkpoint / "settings.json").read_text()))
     free = {"save_every": 0, "sheet_every": 0}
-    if all(learning_rate(done, s) == s.learning_rate for s in (saved, settings)):
-        free["steps"] = 0  # neither run's rate has begun to fall
+    if done <= min(saved.flat_until, settings.flat_until):
+        free |= {"steps": 0, "cooldown": 0.0}  # neither run's rate has begun to fall
     if replace(saved, **free) != replace(settings, **free):
         raise ValueError(f"{checkpoint} was made with other settings ({saved}): use those, or another folder.")
 
 
-@torch.no_grad()
-def _draw_sheet(model, ema, sheet, path: Path) -> dict[str, float] | None:
-    now = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    ema.copy_to(model)
-    measured = sheet(model, path)
-    for name, parameter in model.named_parameters():
-        if name in now:
-            parameter.copy_(now[name])
-    return measured
-
-
-def _report(accelerator, settings, folder, done, first, started, running, log) -> None:
+def _report(accelerator, settings, folder, done, first, started, running, watched, log) -> None:
     seconds = time.monotonic() - started
     rate = (done - first) / seconds
     loss = accelerator.reduce(running, "mean").item()
     if accelerator.is_main_process:
         per_step = settings.batch_size * accelerator.num_processes
-        log(f"step {done} of {settings.steps}, loss {loss:.4f}, {rate * per_step:.0f} samples a second, "
-            f"{(settings.steps - done) / rate / 60:.0f} minutes left")  # fmt: skip
-        _write_line(folder / "log.jsonl", accelerator, settings, done, {"loss": loss, "seconds": seconds})
+        more = "".join(f", {name} {value:.2f}" for name, value in watched.items())
+        log(
+            f"step {done} of {settings.steps}, loss {loss:.4f}, {rate * per_step:.0f} samples a second, "
+            f"{(settings.steps - done) / rate / 60:.0f} minutes left{more}"
+        )
+        _write_line(folder / "log.jsonl", accelerator, settings, done, {"loss": loss, "seconds": seconds, **watched})
 
 
 def _write_line(path: Path, accelerator, settings: Settings, done: int, measured: dict[str, float]) -> None:

@@ -1,6 +1,7 @@
-"""How good is a model? Pictures for fixed prompts and seeds, read by the reader, and distances that need no reader."""
+"""How good is a model? Pictures for fixed prompts and seeds, read by the judge, and distances that need no judge."""
 
 import random
+from dataclasses import replace
 from itertools import combinations, product
 
 import torch
@@ -8,27 +9,31 @@ import torch
 from ..pictures import to_tensor
 from ..sampling import text_to_image
 from .autoencoder import psnr
-from .captions import BACKGROUNDS, STYLES, Reading, article, indefinite, pair
-from .data import FIRST_SUBJECTS, Pictures, Variety, held_out, pair_subjects
-from .reader import Reader, resize, round_trip, share
+from .captions import STYLES, Reading, article, indefinite, pair
+from .judge import Judge, round_trip, share
+from .pictures import PLAIN, Pictures, held_out, pair_subjects
+
+# What everyone types: diffusers' defaults (whose scheduler PNDM is plms here), and the settings of older tutorials.
+CLASSIC = {
+    "diffusers' defaults": {"sampler": "plms", "num_inference_steps": 50, "guidance_scale": 7.5},
+    "older tutorials": {"sampler": "lms", "num_inference_steps": 50, "guidance_scale": 8.0},
+}
 
 
-def prompts(subjects, count: int, seed: int = 0, held: bool | None = None) -> list[str]:
+def prompts(judge: Judge, count: int, seed: int = 0, held: bool | None = None) -> list[str]:
     """Prompts that ask for a random subject, style and background each, always the same for a seed.
 
-    held: True takes only combinations that `data.held_out` names, of subjects that the weights a run may have started
-    from did not know; False only the other combinations, of all subjects; None any.
+    held: True takes only combinations that `pictures.held_out` names, False only the others, None any.
     """
-    readings = askable(subjects, held)
+    readings = known(judge, held)
     if not readings:
         raise ValueError("None of these subjects has a combination that was held out of training.")
     return [write(reading) for reading in random.Random(seed).choices(readings, k=count)]
 
 
-def askable(subjects, held: bool | None = None) -> list[Reading]:
+def known(judge: Judge, held: bool | None = None) -> list[Reading]:
     """Every combination that `prompts` draws from."""
-    subjects = [subject for subject in subjects if not held or subject not in FIRST_SUBJECTS]
-    readings = [Reading(*parts) for parts in product(subjects, STYLES, BACKGROUNDS)]
+    readings = [Reading(*parts) for parts in product(judge.subjects, judge.styles, judge.backgrounds)]
     return [reading for reading in readings if held is None or held_out(*reading) == held]
 
 
@@ -38,22 +43,22 @@ def write(reading: Reading) -> str:
     return f"{indefinite(reading.subject, reading.style)} on {background}"
 
 
-def keyword_prompts(keywords: dict[str, tuple[str, ...]], count: int, seed: int = 0) -> list[tuple[str, Reading]]:
-    """Prompts that call a subject by another word ("a flat puppy on ..."), each with what it means."""
-    dice, found = random.Random(seed), []
+def keyword_prompts(judge: Judge, keywords: dict[str, tuple[str, ...]], count: int, seed: int = 0):
+    """Prompts that call a subject by another word ("a flat puppy on ..."), each with the Reading that it means."""
+    chance, found = random.Random(seed), []
     words = [(word, subject) for subject, names in sorted(keywords.items()) for word in names]
-    for word, subject in dice.choices(words, k=count):
-        style, background = dice.choice(STYLES), dice.choice(BACKGROUNDS)
+    for word, subject in chance.choices(words, k=count):
+        style, background = chance.choice(judge.styles), chance.choice(judge.backgrounds)
         found.append((write(Reading(word, style, background)), Reading(subject, style, background)))
     return found
 
 
-def pair_prompts(subjects, count: int, seed: int = 0) -> list[tuple[str, tuple[str, str]]]:
+def pair_prompts(judge: Judge, count: int, seed: int = 0) -> list[tuple[str, tuple[str, str]]]:
     """Prompts that ask for two different subjects ("an ink cat and a dog on ..."), each with the two."""
-    dice, found = random.Random(seed), []
+    chance, found = random.Random(seed), []
     for _ in range(count):
-        first, second = dice.sample(list(subjects), 2)
-        words = Reading(pair(first, second), dice.choice(STYLES), dice.choice(BACKGROUNDS))
+        first, second = chance.sample(list(pair_subjects(judge.subjects)), 2)
+        words = Reading(pair(first, second), chance.choice(judge.styles), chance.choice(judge.backgrounds))
         found.append((write(words), (first, second)))
     return found
 
@@ -68,24 +73,24 @@ def draw(sd, prompts: list[str], seeds: list[int], batch_size: int = 16, **optio
 
 
 def obedience(
-    sd, reader: Reader, prompts: list[str], seed: int = 0, meant: list[Reading] | None = None, **options
+    sd, judge: Judge, prompts: list[str], seed: int = 0, meant: list[Reading] | None = None, **options
 ) -> dict[str, float]:
     """Share of pictures right in subject, style, background and all three; picture k is drawn from seed + k.
 
-    meant: what the prompts ask for, if not in words that the reader knows.
+    meant: what the prompts ask for, if not in words that the judge knows.
     """
     pictures = draw(sd, prompts, list(range(seed, seed + len(prompts))), **options)
-    return {"pictures": len(prompts), **share(reader.obeys(pictures, meant or prompts))}
+    return {"pictures": len(prompts), **share(judge.obeys(pictures, meant or prompts))}
 
 
-def pair_obedience(pictures: torch.Tensor, pairs: list[tuple[str, str]], reader: Reader) -> dict[str, float]:
+def pair_obedience(pictures: torch.Tensor, pairs: list[tuple[str, str]], judge: Judge) -> dict[str, float]:
     """Share of pictures (B, 3, H, W) whose halves show the two subjects: the first one left, or both in either order.
 
-    The reader knows one subject to a picture, so it is shown the middle of each half, enlarged: it misses some.
+    The judge knows one subject to a picture, so it is shown the middle of each half, enlarged: it misses some.
     """
     quarter, width = pictures.shape[-2] // 4, pictures.shape[-1] // 2
     middle = pictures[:, :, quarter : 3 * quarter]
-    left, right = (reader.read(resize(half)) for half in (middle[..., :width], middle[..., width:]))
+    left, right = (judge.read(half) for half in (middle[..., :width], middle[..., width:]))
     seen = [(a.subject, b.subject) for a, b in zip(left, right, strict=True)]
     in_order = sum(shown == tuple(asked) for shown, asked in zip(seen, pairs, strict=True)) / len(pairs)
     both = sum(set(shown) == set(asked) for shown, asked in zip(seen, pairs, strict=True)) / len(pairs)
@@ -99,14 +104,14 @@ def diversity(sd, prompts: list[str], seeds: int = 4, **options) -> float:
     return torch.stack([distance(groups[:, a], groups[:, b]) for a, b in combinations(range(seeds), 2)]).mean().item()
 
 
-def nearest(sd, pictures: Pictures, prompts: list[str], reader: Reader, tries: int = 64, **options) -> dict[str, float]:
+def nearest(sd, pictures: Pictures, prompts: list[str], judge: Judge, tries: int = 64, **options) -> dict[str, float]:
     """How far drawn pictures are from the closest of `tries` training pictures of the same words, and, for comparison,
     how far a new composition of the same artwork is. Equal distances: the model has learned the artwork by heart, up to
     where it stands. Root-mean-square, 0 to 1, means over the prompts."""
     drawn = draw(sd, prompts, list(range(len(prompts))), **options)
     found, usual = [], []
     for picture, prompt in zip(drawn, prompts, strict=True):
-        known = variations(pictures, reader.parse(prompt), tries + 1)
+        known = variations(pictures, judge.parse(prompt), tries + 1)
         found.append(distance(picture, known[1:]).min())
         usual.append(distance(known[0], known[1:]).min())
     return {"drawn": torch.stack(found).mean().item(), "composed": torch.stack(usual).mean().item()}
@@ -116,9 +121,9 @@ def variations(pictures: Pictures, reading: Reading, count: int) -> torch.Tensor
     """`count` compositions (count, 3, size, size) of one subject, style and background."""
     art = pictures.artwork
     is_it = (art.subject == art.subjects.index(reading.subject)) & (art.style == STYLES.index(reading.style))
-    dice = random.Random(f"{pictures.seed}/{reading}")
-    sprites = [dice.choice(is_it.nonzero().flatten().tolist()) for _ in range(count)]
-    return pictures.compose([pictures.scene(dice, [sprite], reading.background) for sprite in sprites]).pixels.cpu()
+    chance = random.Random(f"{pictures.seed}/{reading}")
+    sprites = [chance.choice(is_it.nonzero().flatten().tolist()) for _ in range(count)]
+    return pictures.compose([pictures.scene(chance, [sprite], reading.background) for sprite in sprites]).pixels.cpu()
 
 
 def round_trip_psnr(vae, pictures: Pictures, count: int = 256) -> dict[str, float]:
@@ -134,31 +139,40 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def score(
-    sd, reader: Reader, artwork=None, count: int = 100, seed: int = 0, held: bool = False, **options
+    sd, judge: Judge, artwork=None, count: int = 100, seed: int = 0, held: bool = False, **options
 ) -> dict[str, dict | float]:
     """Everything above for one model. Without `artwork`, what needs it (keywords, PSNR, nearest) is left out.
 
     held: the model was trained with `Variety.hold_out`, so combinations it has seen and those it has not are scored
     apart.
+
+    Raises ValueError, before anything is drawn, for `artwork` and a judge of styles that the artwork is not drawn in.
     """
+    if artwork is not None:
+        foreign = [style for style in judge.styles if style not in STYLES]
+        if foreign:
+            raise ValueError(f"No artwork is drawn in the style {foreign[0]!r}: score without artwork (--no-artwork).")
     kinds = {"trained combinations": False, "held-out combinations": True} if held else {"combinations": None}
     result = {
-        kind: obedience(sd, reader, prompts(reader.subjects, count, seed, which), seed, **options)
-        for kind, which in kinds.items()
+        kind: obedience(sd, judge, prompts(judge, count, seed, which), seed, **options) for kind, which in kinds.items()
     }
-    pair_texts, pairs = zip(*pair_prompts(pair_subjects(reader.subjects), count, seed), strict=True)
+    usual = prompts(judge, count, seed, False if held else None)
+    for name, classic in CLASSIC.items():
+        result[name] = obedience(sd, judge, usual, seed, **classic)
+    pair_texts, pairs = zip(*pair_prompts(judge, count, seed), strict=True)
     drawn = draw(sd, list(pair_texts), list(range(seed, seed + count)), **options)
-    result["two subjects"] = pair_obedience(drawn, list(pairs), reader)
-    asked = prompts(reader.subjects, max(4, count // 10), seed)
+    result["two subjects"] = pair_obedience(drawn, list(pairs), judge)
+    asked = prompts(judge, max(4, count // 10), seed)
     result["diversity"] = diversity(sd, asked, **options)
     if artwork is not None:
-        artwork = artwork.only(reader.subjects)
-        unseen = Pictures(artwork, sd.height, Variety(), seed=1000 + seed)
-        scenes = Pictures(artwork, sd.height, Variety(pairs=1.0), seed=1000 + seed).scenes(0, count)
+        artwork = artwork.only(judge.subjects)
+        unseen = Pictures(artwork, sd.height, PLAIN, seed=1000 + seed)
+        scenes = Pictures(artwork, sd.height, replace(PLAIN, pairs=1.0), seed=1000 + seed).scenes(0, count)
         names = [tuple(artwork.subjects[artwork.subject[sprite]] for sprite in scene.sprites) for scene in scenes]
-        result["two subjects, composed from the artwork"] = pair_obedience(unseen.compose(scenes).pixels, names, reader)
-        texts, meant = zip(*keyword_prompts(artwork.keywords, count, seed), strict=True)
-        result["keywords"] = obedience(sd, reader, list(texts), seed, list(meant), **options)
-        result["round trip, dB"] = round_trip_psnr(sd.vae, unseen)
-        result["distance to the nearest training picture"] = nearest(sd, unseen, asked, reader, **options)
+        result["two subjects, composed from the artwork"] = pair_obedience(unseen.compose(scenes).pixels, names, judge)
+        if any(artwork.keywords.values()):
+            texts, meant = zip(*keyword_prompts(judge, artwork.keywords, count, seed), strict=True)
+            result["keywords"] = obedience(sd, judge, list(texts), seed, list(meant), **options)
+        result["round trip, dB"] = round_trip_psnr(sd.vae, Pictures(artwork, sd.height, seed=1000 + seed))
+        result["distance to the nearest training picture"] = nearest(sd, unseen, asked, judge, **options)
     return result

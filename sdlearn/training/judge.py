@@ -1,11 +1,11 @@
-"""The reader: a small classifier that says what a picture shows, and so measures whether a picture obeys its prompt.
+"""The judge: a small classifier that says what a picture shows, and so measures whether a picture obeys its prompt.
 
-    reader = load_reader()
-    reader.read(images)[0]                                       # what the first picture shows
-    reader.obeys(images, "an ink owl on a teal background")      # for each picture, which parts are right
+    judge = load_judge()
+    judge.read(images)[0]                                       # what the first picture shows
+    judge.obeys(images, "an ink owl on a teal background")      # for each picture, which parts are right
 
-It was trained on the artwork, never on pictures that a model drew, so it is an independent judge of the shipped model.
-It knows the subjects of `reader.subjects` and nothing else: asked about a photograph, it answers at random.
+It was trained on the artwork, never on pictures that a model drew, so it is independent of the shipped model. It knows
+the subjects of `judge.subjects` and nothing else: asked about a photograph, it answers at random.
 """
 
 import json
@@ -18,14 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..pictures import to_tensor
 from .captions import BACKGROUNDS, STYLES, Reading, parse
 from .loop import mixed_precision
+from .presets import SIZE
 
-SIZE = 64  # pixels; pictures of other sizes are resized
+WIDTHS = (16, 32, 64, 128, 176)  # channels after each halving of the side
 
 
 class Seen(NamedTuple):
-    """What the reader sees in a picture, and how sure it is of each part (0 to 1)."""
+    """What the judge sees in a picture, and how sure it is of each part (0 to 1)."""
 
     subject: str
     style: str
@@ -48,30 +50,33 @@ class Obeyed(NamedTuple):
         return False not in self
 
 
-class Reader(nn.Module):
-    """Five convolutions, three linear heads: (B, 3, 64, 64) in [-1, 1] to logits of subject, style and background."""
+class Judge(nn.Module):
+    """Strided convolutions and three linear heads: (B, 3, size, size) in [-1, 1] to logits of what a picture shows.
 
-    def __init__(self, subjects, styles=STYLES, backgrounds=BACKGROUNDS, width: int = 24):
+    Pictures of other sizes are resized to `size`, pixels a side.
+    """
+
+    def __init__(self, subjects, styles=STYLES, backgrounds=BACKGROUNDS, widths=WIDTHS, size: int = SIZE):
         super().__init__()
         self.subjects, self.styles, self.backgrounds = tuple(subjects), tuple(styles), tuple(backgrounds)
-        widths = (3, width, 2 * width, 4 * width, 8 * width)
-        blocks = [_block(a, b, stride=2) for a, b in pairwise(widths)]
+        self.widths, self.size = tuple(widths), size
+        blocks = [_block(before, after, stride=2) for before, after in pairwise((3, *widths))]
         self.body = nn.Sequential(*blocks, _block(widths[-1], widths[-1], stride=1))
         self.heads = nn.ModuleList(
             nn.Linear(2 * widths[-1], len(names)) for names in (self.subjects, self.styles, self.backgrounds)
         )
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        features = self.body(pixels)  # (B, 8 width, 4, 4)
+        features = self.body(pixels)  # (B, widths[-1], 4, 4)
         features = torch.cat((features.mean((2, 3)), features.amax((2, 3))), 1)
         return tuple(head(features) for head in self.heads)
 
     @torch.inference_mode()
     def probabilities(self, images) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of each subject (B, n), each style and each background; `images` as in `read`."""
-        pixels = images if torch.is_tensor(images) else _to_tensor(images)
+        pixels = images if torch.is_tensor(images) else self._tensors(images)
         device = self.heads[0].weight.device
-        logits = [self(part) for part in resize(pixels.float().to(device)).clamp(-1, 1).split(64)]
+        logits = [self(part) for part in self.resize(pixels.float().to(device)).clamp(-1, 1).split(64)]
         return tuple(torch.cat(parts).softmax(1).cpu() for parts in zip(*logits, strict=True))
 
     def read(self, images) -> list[Seen]:
@@ -86,7 +91,7 @@ class Reader(nn.Module):
 
     def obeys(self, images, prompts: str | Reading | list[str | Reading]) -> list[Obeyed]:
         """For each picture, which parts of its prompt it shows. One prompt for all pictures, or one each; a prompt
-        whose words the reader does not know can be given as the `Reading` that it means."""
+        whose words the judge does not know can be given as the `Reading` that it means."""
         seen = self.read(images)
         prompts = [prompts] * len(seen) if isinstance(prompts, (str, Reading)) else list(prompts)
         if len(prompts) != len(seen):
@@ -98,63 +103,66 @@ class Reader(nn.Module):
         ]
 
     def parse(self, prompt: str) -> Reading:
-        """The subject, style and background that a prompt asks for, as far as this reader knows them."""
+        """The subject, style and background that a prompt asks for, as far as this judge knows them."""
         return parse(prompt, self.subjects, self.styles, self.backgrounds)
 
+    def resize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, 3, H, W) at the judge's size; those that have it are left as they are."""
+        if pixels.shape[-2:] == (self.size, self.size):
+            return pixels
+        return F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
 
-def resize(pixels: torch.Tensor) -> torch.Tensor:
-    """Pictures (B, 3, H, W) at the reader's size; those that have it are left as they are."""
-    if pixels.shape[-2:] == (SIZE, SIZE):
-        return pixels
-    return F.interpolate(pixels, (SIZE, SIZE), mode="bilinear", antialias=True)
+    def _tensors(self, images) -> torch.Tensor:
+        """PIL images of any sizes as (B, 3, size, size) in [-1, 1]."""
+        images = images if isinstance(images, (list, tuple)) else [images]
+        return torch.cat([self.resize(to_tensor(image)) for image in images])
 
 
 def share(obeyed: list[Obeyed]) -> dict[str, float]:
     """Share of pictures that are right in subject, in style, in background and in all parts asked for."""
     shares = {}
     for part in ("subject", "style", "background"):
-        told = [getattr(one, part) for one in obeyed if getattr(one, part) is not None]
-        shares[part] = sum(told) / len(told) if told else float("nan")
+        asked = [getattr(one, part) for one in obeyed if getattr(one, part) is not None]
+        shares[part] = sum(asked) / len(asked) if asked else float("nan")
     return {**shares, "all": sum(one.all for one in obeyed) / len(obeyed)}
 
 
-def load_reader(path=None) -> Reader:
-    """The shipped reader, or the one in the folder `path`, ready to read."""
+def load_judge(path=None) -> Judge:
+    """The shipped judge, or the one in the folder `path`, ready to read."""
     from safetensors.torch import load_file
 
-    folder = Path(path) if path else Path(__file__).parents[1] / "emoji" / "reader"
-    labels = json.loads((folder / "reader.json").read_text())
-    reader = Reader(labels["subjects"], labels["styles"], labels["backgrounds"], labels["width"])
-    reader.load_state_dict(load_file(folder / "reader.safetensors"))
-    return reader.eval().requires_grad_(False)
+    folder = Path(path) if path else Path(__file__).parents[1] / "emoji" / "judge"
+    known = json.loads((folder / "judge.json").read_text())
+    judge = Judge(known["subjects"], known["styles"], known["backgrounds"], known["widths"], known["size"])
+    judge.load_state_dict(load_file(folder / "judge.safetensors"))
+    return judge.eval().requires_grad_(False)
 
 
-def save_reader(reader: Reader, folder, measured: dict) -> None:
+def save_judge(judge: Judge, folder, measured: dict) -> None:
     """Half-precision weights, and the labels with what was measured, in `folder`."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in reader.state_dict().items()}
-    save_file(weights, folder / "reader.safetensors", metadata={"format": "pt"})
-    labels = {"subjects": reader.subjects, "styles": reader.styles, "backgrounds": reader.backgrounds}
-    width = reader.body[0][0].out_channels
-    (folder / "reader.json").write_text(json.dumps({**labels, "width": width, "measured": measured}, indent=1) + "\n")
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
+    save_file(weights, folder / "judge.safetensors", metadata={"format": "pt"})
+    names = ("subjects", "styles", "backgrounds", "widths", "size")
+    known = {name: getattr(judge, name) for name in names}
+    (folder / "judge.json").write_text(json.dumps({**known, "measured": measured}, indent=1) + "\n")
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train_reader(pictures, vae=None, steps: int = 2500, batch_size: int = 96, seed: int = 0, log=print) -> Reader:
-    """Trains a reader on composed pictures (`data.Pictures`), a third of them sent through `vae` and back.
+def train_judge(pictures, vae=None, steps: int = 6000, batch_size: int = 96, seed: int = 0, log=print) -> Judge:
+    """Trains a judge on composed pictures (`pictures.Pictures`), a third of them sent through `vae` and back.
 
-    The rest is blurred, washed out and made noisy at random: what the reader will judge is never as sharp as artwork.
+    The rest is blurred, washed out and made noisy at random: what the judge will see is never as sharp as artwork.
     """
     torch.manual_seed(seed)
     device = pictures.artwork.sprites.device
-    subjects = pictures.artwork.subjects
-    reader = Reader(subjects, width=24 if len(subjects) < 400 else 20).train().to(device)  # at most 1.5 MB on disk
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=0.02)
+    judge = Judge(pictures.artwork.subjects, size=pictures.size).train().to(device)
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
     faster = torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision() == "bf16")
     # The round trips cost more than the training, so a pool of them is made once and drawn from.
@@ -162,40 +170,39 @@ def train_reader(pictures, vae=None, steps: int = 2500, batch_size: int = 96, se
     for index in range(0 if vae is None else steps // 40):
         batch = pictures.batch(-1 - index, batch_size)
         with faster:
-            pixels = resize(round_trip(vae, batch.pixels))
-        pool.append((pixels, _targets(reader, batch.readings)))
+            pool.append((round_trip(vae, batch.pixels).half(), _targets(judge, batch.readings)))
     for step in range(steps):
         batch = pictures.batch(step, batch_size)
-        pixels, targets = worn(resize(batch.pixels)), _targets(reader, batch.readings)
+        pixels, targets = degraded(batch.pixels), _targets(judge, batch.readings)
         if pool:
             old_pixels, old_targets = pool[torch.randint(len(pool), ()).item()]
             rows = torch.randperm(batch_size, device=device)[: batch_size // 3]
-            pixels[rows] = torch.roll(old_pixels[rows], torch.randint(-3, 4, (2,)).tolist(), (2, 3))
+            pixels[rows] = torch.roll(old_pixels[rows].to(pixels), torch.randint(-6, 7, (2,)).tolist(), (2, 3))
             for target, old in zip(targets, old_targets, strict=True):
                 target[rows] = old[rows]
         with faster:
             loss = sum(
                 F.cross_entropy(logits, target, label_smoothing=0.02)
-                for logits, target in zip(reader(pixels), targets, strict=True)
+                for logits, target in zip(judge(pixels), targets, strict=True)
             )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if (step + 1) % 100 == 0:
-            log(f"reader: step {step + 1} of {steps}, loss {loss.item():.3f}")
-    return reader.eval().requires_grad_(False)
+            log(f"judge: step {step + 1} of {steps}, loss {loss.item():.3f}")
+    return judge.eval().requires_grad_(False)
 
 
-def measure_reader(reader: Reader, pictures, vae=None, batches: int = 20, batch_size: int = 100) -> dict[str, float]:
-    """Share of composed pictures that the reader reads right (with `vae`: after the round trip). Use an unseen seed."""
+def measure_judge(judge: Judge, pictures, vae=None, batches: int = 20, batch_size: int = 100) -> dict[str, float]:
+    """Share of composed pictures that the judge reads right (with `vae`: after the round trip). Use an unseen seed."""
     right = []
     for index in range(batches):
         batch = pictures.batch(index, batch_size)
         pixels = batch.pixels if vae is None else round_trip(vae, batch.pixels)
         right += [
             Obeyed(*(a == b for a, b in zip(seen[:3], reading, strict=True)))
-            for seen, reading in zip(reader.read(pixels), batch.readings, strict=True)
+            for seen, reading in zip(judge.read(pixels), batch.readings, strict=True)
         ]
     return {"pictures": len(right), **share(right)}
 
@@ -207,11 +214,11 @@ def round_trip(vae, pixels: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts).float().clamp(-1, 1)
 
 
-def worn(pixels: torch.Tensor) -> torch.Tensor:
-    """Each picture blurred, washed out, tinted and made noisy by its own random amount; half of them stay new."""
+def degraded(pixels: torch.Tensor) -> torch.Tensor:
+    """Each picture blurred, washed out, tinted and made noisy by its own random amount; half of them unchanged."""
     rand = partial(torch.rand, len(pixels), 1, 1, 1, device=pixels.device)
     amount = rand() * (rand() < 0.5)
-    blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    blurred = F.avg_pool2d(F.pad(pixels, (2, 2, 2, 2), mode="replicate"), 5, 1)
     pixels = pixels.lerp(blurred, amount)
     gray = pixels.mean(1, keepdim=True)
     pixels = pixels.lerp(gray, 0.35 * amount * rand())
@@ -219,19 +226,11 @@ def worn(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels + 0.1 * amount * torch.randn_like(pixels)).clamp(-1, 1)
 
 
-def _targets(reader: Reader, readings: list[Reading]) -> list[torch.Tensor]:
-    tables = (reader.subjects, reader.styles, reader.backgrounds)
-    device = reader.heads[0].weight.device
+def _targets(judge: Judge, readings: list[Reading]) -> list[torch.Tensor]:
+    tables = (judge.subjects, judge.styles, judge.backgrounds)
+    device = judge.heads[0].weight.device
     return [torch.tensor([table.index(r[k]) for r in readings], device=device) for k, table in enumerate(tables)]
 
 
 def _block(before: int, after: int, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.SiLU())
-
-
-def _to_tensor(images) -> torch.Tensor:
-    """PIL images of any sizes as (B, 3, 64, 64) in [-1, 1]."""
-    from ..pictures import to_tensor
-
-    images = images if isinstance(images, (list, tuple)) else [images]
-    return torch.cat([resize(to_tensor(image)) for image in images])

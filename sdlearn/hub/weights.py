@@ -4,17 +4,16 @@ A repository on the hub holds the same weights several times over: full and half
 other frameworks, without the moving average. One set of them is chosen by name and nothing else is fetched.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from packaging.version import Version
+from safetensors import safe_open
 
 NETWORKS = ("text_encoder", "unet", "vae")
 PARTS = ("tokenizer", *NETWORKS, "scheduler")
@@ -94,10 +93,6 @@ def read_network(cls: type, folder: Path, dtype: torch.dtype, half: bool) -> tor
     half: read the half-precision files where there are both. Raises OSError that names the file and the cure for
     weights that are damaged, incomplete or hold anything but tensors; nothing in them is ever run.
     """
-    import torch
-    from packaging.version import Version
-    from safetensors import safe_open
-
     file = folder / choose_weights((file.name for file in folder.iterdir()), half)
     with file.open("rb") as opened:
         if opened.read(8) == b"version ":
@@ -113,8 +108,11 @@ def read_network(cls: type, folder: Path, dtype: torch.dtype, half: bool) -> tor
             f"{folder} has its weights only as pickles (.bin), which are safe to read from torch 2.6 on; "
             f"this is torch {torch.__version__}."
         )
-    variant = "fp16" if ".fp16." in file.name else None
-    options = {"use_safetensors": not pickled, "variant": variant, **_dtype_option(cls, dtype)}
+    # from_pretrained's argument was renamed from torch_dtype to dtype.
+    library = cls.__module__.split(".")[0]
+    renamed = Version(version(library)) >= Version({"transformers": "4.56", "diffusers": "0.42"}[library])
+    options = {"use_safetensors": not pickled, "dtype" if renamed else "torch_dtype": dtype}
+    options["variant"] = "fp16" if ".fp16." in file.name else None
     with _quiet_loading(), damage_told(folder, pickled):
         module, report = cls.from_pretrained(folder, output_loading_info=True, **options)
     if report["missing_keys"]:
@@ -134,13 +132,10 @@ def read_json(path: Path) -> dict:
 
 def measure(folder: Path) -> tuple[int, int]:
     """How many parameters a model's three networks have and its picture's side in pixels, from the files' headers."""
-    from safetensors import safe_open
-
     parameters = 0
     for part in (folder / network for network in NETWORKS):
-        with safe_open(
-            part / choose_weights((file.name for file in part.iterdir()), half=True), framework="np"
-        ) as file:
+        name = choose_weights((file.name for file in part.iterdir()), half=True)
+        with safe_open(part / name, framework="np") as file:
             parameters += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
     blocks = read_json(folder / "vae" / "config.json")["block_out_channels"]
     return parameters, read_json(folder / "unet" / "config.json")["sample_size"] * 2 ** (len(blocks) - 1)
@@ -169,17 +164,6 @@ def damage_told(path: Path, pickled: bool = False):
             f"{path} {what}: {said}. Delete {repository or 'it'} and fetch the checkpoint again; "
             f"the shipped model, sdlearn.load('emoji'), needs no download."
         ) from error
-
-
-def _dtype_option(cls: type, dtype: torch.dtype) -> dict[str, Any]:
-    """from_pretrained's argument was renamed from torch_dtype to dtype: transformers 4.56, diffusers 0.42."""
-    from importlib.metadata import version
-
-    from packaging.version import Version
-
-    library = cls.__module__.split(".")[0]
-    since = {"transformers": "4.56", "diffusers": "0.42"}[library]
-    return {"dtype" if Version(version(library)) >= Version(since) else "torch_dtype": dtype}
 
 
 @contextmanager

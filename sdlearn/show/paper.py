@@ -1,7 +1,5 @@
 """What every figure stands on: the house's colours and type, data taken in and checked, text measured and placed."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math
@@ -70,15 +68,10 @@ class Picture(Figure):
 
         png, width = base64.b64encode(self.png()).decode(), round(96 * self.get_figwidth())
         # HTML beside the PNG, because that is what carries the text alternative into JupyterLab and the book.
-        image = (
-            f'<img class="dark-light" src="data:image/png;base64,{png}" alt="{escape(self.alt)}" width="{width}" '
-            'style="max-width:100%;height:auto">'
-        )
+        image = f'<img class="dark-light" src="data:image/png;base64,{png}" alt="{escape(self.alt)}" width="{width}" '
+        image += 'style="max-width:100%;height:auto">'
         data = {"text/html": image, "image/png": png, "text/plain": self.alt}
         display(data, metadata={"image/png": {"width": width}}, raw=True)
-
-
-# -- data in -----------------------------------------------------------------------------------------------------------
 
 
 def picture(image) -> Image.Image:
@@ -111,11 +104,9 @@ def numbers(values, what: str) -> np.ndarray:
     x = np.asarray(values, dtype=float)
     if x.size == 0:
         raise ValueError(f"There is nothing to draw: the {what} has no values.")
-    if not np.isfinite(x).all():
-        bad = x.size - np.isfinite(x).sum()
-        raise ValueError(
-            f"The {what} has {bad} of {x.size} values that are NaN or infinite; find the step that made them."
-        )
+    if bad := x.size - np.isfinite(x).sum():
+        said = f"The {what} has {bad} of {x.size} values that are NaN or infinite"
+        raise ValueError(f"{said}; find the step that made them.")
     return x
 
 
@@ -150,9 +141,6 @@ def tint(k: int) -> tuple[float, ...]:
     """A light tint of the k-th category colour, on which black text is readable."""
     colour = (SKY, ORANGE, GREEN, PURPLE, VERMILION, BLUE)[k % 6]
     return tuple(1 - 0.42 * (1 - part) for part in to_rgb(colour))
-
-
-# -- ink on paper ------------------------------------------------------------------------------------------------------
 
 
 def chart(width: float, height: float, rows: int = 1, columns: int = 1, **options):

@@ -1,7 +1,5 @@
 """Sheets of pictures at whole-pixel places: contact sheets, trajectories, latents, guidance as maps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 
@@ -48,12 +46,9 @@ def strip(rows: Mapping, labels=None, *, title=None, at_most: int = 7) -> Figure
     if labels is not None:
         paper.same_number(labels, length, "labels", "columns")
     shown = sorted({round(k) for k in np.linspace(0, length - 1, min(at_most, length))})
-    return grid(
-        [[row[k] for k in shown] for row in lists],
-        row_labels=list(rows),
-        column_labels=None if labels is None else [labels[k] for k in shown],
-        title=title,
-    )
+    labels = None if labels is None else [labels[k] for k in shown]
+    thinned = [[row[k] for k in shown] for row in lists]
+    return grid(thinned, row_labels=list(rows), column_labels=labels, title=title)
 
 
 def difference(a, b, *, magnify: float = 8, labels=("before", "after"), title=None) -> Figure:
@@ -75,9 +70,6 @@ def psnr(a, b) -> float:
     return pictures.psnr(*(torch.from_numpy(2 * v - 1).permute(2, 0, 1)[None] for v in (x, y))).item()
 
 
-# -- latents and predictions -------------------------------------------------------------------------------------------
-
-
 @paper.house_style
 def latent_channels(latents, *, image=None, captions=None, title=None) -> Figure:
     """The channels of latents (C, h, w) or (B, C, h, w) as maps on one scale: orange is below zero, purple above.
@@ -92,9 +84,8 @@ def latent_channels(latents, *, image=None, captions=None, title=None) -> Figure
     rows = [[_coloured(channel, SIGNED, -top, top) for channel in one] for one in x]
     names = [f"channel {c}" for c in range(x.shape[1])]
     if image is not None:
-        images = (
-            [image] if isinstance(image, pictures.Picture) or (len(x) == 1 and np.ndim(image) == 3) else list(image)
-        )
+        one = isinstance(image, pictures.Picture) or (len(x) == 1 and np.ndim(image) == 3)
+        images = [image] if one else list(image)
         paper.same_number(images, len(rows), "images", "latents")
         rows = [[picture(i), *row] for i, row in zip(images, rows, strict=True)]
         names = ["picture", *names]
@@ -125,13 +116,9 @@ def guidance(uncond, cond, guidance_scale: float, *, title=None) -> Figure:
     return _sheet(rows, None, [f"channel {k}" for k in range(len(u))], names, title, bars)
 
 
-# -- how a sheet is laid out -------------------------------------------------------------------------------------------
-
-
 def _rows(images, columns) -> list[list[Image.Image]]:
-    if isinstance(images, pictures.Picture) or (hasattr(images, "shape") and np.ndim(images) == 3):
-        images = [images]
-    images = list(images)
+    alone = isinstance(images, pictures.Picture) or (hasattr(images, "shape") and np.ndim(images) == 3)
+    images = [images] if alone else list(images)
     count = paper.something(images, "picture")
     if isinstance(images[0], (list, tuple)) or getattr(images[0], "ndim", 0) == 4:
         rows = [[picture(i) for i in row] for row in images]

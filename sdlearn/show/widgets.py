@@ -10,8 +10,6 @@ a short pause after a change; where a newer change has made it stale it never st
 there is no queue. What goes wrong stands in place of the picture.
 """
 
-from __future__ import annotations
-
 import io
 import threading
 import time
@@ -19,15 +17,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
 
 import torch
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageOps
 
 from .. import autoencoder, samplers, sampling, text
 from ..batch import Settings
 from ..model import StableDiffusion, check_model
-from ..pictures import fit, open_image, to_images, to_tensor
+from ..pictures import fit, to_images, to_tensor
 from ..schedule import number
 from . import figures
 from .scrubber import Scrubber, scrub
@@ -64,16 +61,14 @@ class Explorer:
     Frame of their first values. fallback: what shows without a kernel or without ipywidgets.
     """
 
-    def __init__(
-        self, work: Callable[..., Iterator[Frame]], controls: Callable[[Any], dict], first: Frame, fallback: Scrubber
-    ):
-        self.fallback = fallback
-        self.work = work
+    box = None
+
+    def __init__(self, work: Callable[..., Iterator[Frame]], controls: Callable, first: Frame, fallback: Scrubber):
+        self.work, self.fallback = work, fallback
         self.id = f"explorer-{uuid.uuid4().hex[:12]}"
         try:
             import ipywidgets
         except ImportError:  # the scrubber needs nothing
-            self.box = None
             return
         self.controls = controls(ipywidgets)
         for control in self.controls.values():
@@ -83,10 +78,10 @@ class Explorer:
         self.progress = ipywidgets.FloatProgress(value=1, min=0, max=1, layout={"width": "320px"})
         self.message = ipywidgets.HTML()
         self._say(first.label)
+        self.panel = ipywidgets.VBox(list(self.controls.values()), layout={"min_width": "300px"})
         view = ipywidgets.VBox([self.picture, self.progress, self.message])
-        panel = ipywidgets.VBox(list(self.controls.values()), layout={"min_width": "300px"})
         side_by_side = {"display": "flex", "flex_flow": "row wrap", "grid_gap": "16px"}
-        self.box = ipywidgets.Box([panel, view], layout=side_by_side)
+        self.box = ipywidgets.Box([self.panel, view], layout=side_by_side)
         self.box.add_class(self.id)
         self._lock = threading.Lock()  # one run at a time
         self._thread = None  # of the newest wish
@@ -130,8 +125,7 @@ class Explorer:
         from IPython.display import HTML, display
 
         if self.box is None:
-            display(self.fallback)
-            return
+            return display(self.fallback)
         display(self.box)
         display(HTML(_STILL.replace("ID", self.id).replace("SCRUBBER", self.fallback._repr_html_())))
 
@@ -200,9 +194,10 @@ def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a foxaroo") 
     def read(prompt):
         found = text.tokens(sd, prompt)
         words = {piece: number for piece, number in zip(found.pieces, found.ids, strict=True) if piece[:2] != "<|"}
-        near = [f"{_clean(piece)}: {' '.join(neighbours(sd, number)) or 'none'}" for piece, number in words.items()]
+        near = [(piece.removesuffix("</w>"), neighbours(sd, number)) for piece, number in words.items()]
+        said = "; ".join(f"{piece}: {' '.join(rows) or 'none'}" for piece, rows in near)
         sheet = figures.tokens(found.pieces, found.ids, dropped=found.lost)
-        label = "Nearest in the token table. " + "; ".join(near) if near else "The empty prompt: two marks and padding."
+        label = f"Nearest in the token table. {said}" if near else "The empty prompt: two marks and padding."
         yield Frame(1, label, lambda: Image.open(io.BytesIO(sheet.png())))
 
     def controls(w):
@@ -220,7 +215,8 @@ def neighbours(sd: StableDiffusion, token: int, count: int = 3) -> list[str]:
         return []
     cosines = table @ table[token] / (norms * norms[token]).clamp_min(1e-12)
     cosines[[token, *sd.tokenizer.all_special_ids]] = -1
-    return [_clean(piece) for piece in sd.tokenizer.convert_ids_to_tokens(cosines.topk(count).indices.tolist())]
+    nearest = sd.tokenizer.convert_ids_to_tokens(cosines.topk(count).indices.tolist())
+    return [piece.removesuffix("</w>") for piece in nearest]
 
 
 def img2img_explorer(
@@ -247,7 +243,11 @@ def img2img_explorer(
         elif source == "upload":
             if not uploaded:
                 raise ValueError("There is no picture yet: press Upload and choose one.")
-            start = fit(_uploaded(uploaded[-1]), sd.width, sd.height)
+            try:
+                start = fit(Image.open(io.BytesIO(uploaded[-1])), sd.width, sd.height)
+            except Exception as error:  # each of Pillow's decoders fails in its own way
+                said = f"Your upload is no picture that Pillow can read ({error}); choose a PNG or JPEG."
+                raise ValueError(said) from error
         skipped = num_inference_steps - int(num_inference_steps * strength)
         latents = autoencoder.encode(sd, start)
         yield Frame(0, "the start", lambda: start)
@@ -298,27 +298,19 @@ def img2img_explorer(
             "seed": _slider(w.IntSlider, "seed", seed, 0, 100),
         }
 
-    below: list = []
+    below = []
     frames = list(draw("picture", prompt, strength, seed))
     caption = f"{prompt}: from the given picture, strength {strength:g}" if len(frames) > 2 else "To latents and back"
     fallback = _scrubbed(frames, caption)
     explorer = Explorer(draw, controls, frames[-1], fallback)
     if explorer.box is not None:
-        panel = explorer.box.children[0]
-        panel.children = (*panel.children, *below)
+        explorer.panel.children += tuple(below)
     return explorer
 
 
 def _slider(kind, name: str, value, low, high, **options):
     """A slider whose ends reach as far as the value that it begins with."""
     return kind(value, min=min(low, value), max=max(high, value), description=name, **options)
-
-
-def _uploaded(content: bytes) -> Image.Image:
-    try:
-        return open_image(Image.open(io.BytesIO(content)))
-    except Exception as error:  # each of Pillow's decoders fails in its own way
-        raise ValueError(f"Your upload is no picture that Pillow can read ({error}); choose a PNG or JPEG.") from error
 
 
 def _trajectory(sd, asked: Settings) -> Iterator[Frame]:
@@ -338,17 +330,10 @@ def _scrubbed(frames: list, caption: str, *, names=None, start: int = -1) -> Scr
     chosen = sorted({round(k * (len(frames) - 1) / 11) for k in range(12)})
     rows = [frames[k] if isinstance(frames[k], list) else [frames[k]] for k in chosen]
     pictures = [[frame.picture().convert("RGB") for frame in row] for row in rows]
-    size = tuple(max(side) for side in zip(*(image.size for row in pictures for image in row), strict=True))
-    pictures = [[_padded(image, size) for image in row] for row in pictures]
+    w, h = (max(side) for side in zip(*(image.size for row in pictures for image in row), strict=True))
+    pictures = [[ImageOps.expand(p, (0, 0, w - p.width, h - p.height), "white") for p in row] for row in pictures]
     caption = f"{caption}. In a running notebook, live controls stand here."
     return scrub(pictures, [row[0].label for row in rows], names=names, caption=caption, start=start)
-
-
-def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture in the upper left of a white sheet."""
-    sheet = Image.new("RGB", size, "white")
-    sheet.paste(image)
-    return sheet
 
 
 def _png(image: Image.Image) -> bytes:
@@ -357,7 +342,3 @@ def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(file, "png")
     return file.getvalue()
-
-
-def _clean(piece: str) -> str:
-    return piece.removesuffix("</w>")

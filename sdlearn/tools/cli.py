@@ -5,8 +5,6 @@ value, a missing file, a full disk) ends in one sentence on stderr and exit stat
 its traceback.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import sys

@@ -1,7 +1,5 @@
 """`sdlearn doctor`: is everything here that the course needs? OK or FAIL for each, and the cure."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import platform
@@ -72,9 +70,9 @@ def packages() -> Iterator[Finding]:
 def device() -> Iterator[Finding]:
     import torch
 
-    from ..hub.checkpoints import pick_device
+    from ..hub.checkpoints import place
 
-    best = pick_device(None)
+    best, _ = place(None, None)
     if best.type == "cuda":
         total = torch.cuda.get_device_properties(best).total_memory
         yield Finding("Device", True, f"{torch.cuda.get_device_name(best)}, {total / 1e9:.0f} GB, half precision")

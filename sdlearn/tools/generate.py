@@ -5,8 +5,6 @@ run came: the same command looks which are there and draws the others. Under `ac
 its share of them.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -45,7 +43,6 @@ def generate(
     model: the arguments of `load`, or a loaded model.
     fast: the fast path.
     settings: further arguments of `text_to_image`.
-
     Raises ValueError for an empty file of prompts, and where other pictures are in the way: nothing is overwritten.
     """
     batch_size, pictures = whole_number("batch_size", batch_size, 1), whole_number("pictures", pictures, 1)

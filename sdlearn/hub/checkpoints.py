@@ -127,8 +127,11 @@ def load(
     name = name or chosen()
     device, dtype = place(device, dtype)
     half = dtype != torch.float32
-    folder = find(name, half)
+    home = locate(name)
+    folder = home if isinstance(home, Path) else _fetch(home, str(name), half)
     weights.check(folder)
+    if folder is home:  # known by the last part of its path
+        name = DEFAULT if folder.samefile(model_path()) else folder.resolve().name
     parts = {}
     for part, cls in (
         ("text_encoder", transformers.CLIPTextModel),
@@ -145,7 +148,7 @@ def load(
         positions = parts["text_encoder"].config.max_position_embeddings
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     schedule = NoiseSchedule.from_config(weights.read_json(folder / "scheduler" / "scheduler_config.json"))
-    sd = StableDiffusion(tokenizer, schedule=schedule, name=_short_name(name), path=folder, **parts)
+    sd = StableDiffusion(tokenizer, schedule=schedule, name=str(name), path=folder, **parts)
     if low_memory:
         spare_memory(sd, device)
     return sd
@@ -154,26 +157,6 @@ def load(
 def chosen() -> str:
     """The name of the model that `load()` loads."""
     return os.environ.get("SDLEARN_MODEL") or DEFAULT
-
-
-def find(name: str | os.PathLike, half: bool) -> Path:
-    """The local folder of a model; downloads it first (half: in half precision) where that is needed."""
-    ids = locate(name)
-    if isinstance(ids, Path):
-        return ids
-    here = next(filter(None, map(download.cached, ids)), None)
-    if here is not None:
-        return here
-    reasons = {}
-    for repo_id in ids:
-        try:
-            return download.fetch(repo_id, half)
-        except OSError as error:
-            reasons.setdefault(str(error).replace(repo_id, ""), error)  # one that holds for every home is told once
-    raise OSError(
-        f"The checkpoint {str(name)!r} cannot be had: {'; '.join(map(str, reasons.values()))}. "
-        f"The shipped model needs no network: sdlearn.load({DEFAULT!r})."
-    ) from list(reasons.values())[-1]
 
 
 def locate(name: str | os.PathLike) -> Path | tuple[str, ...]:
@@ -199,12 +182,21 @@ def locate(name: str | os.PathLike) -> Path | tuple[str, ...]:
     )
 
 
-def _short_name(name: str | os.PathLike) -> str:
-    """The name itself; of a folder the last part of its path."""
-    folder = Path(name).expanduser()
-    if str(name) in (DEFAULT, *CHECKPOINTS) or not folder.is_dir():
-        return str(name)
-    return DEFAULT if folder.samefile(model_path()) else folder.resolve().name
+def _fetch(ids: tuple[str, ...], name: str, half: bool) -> Path:
+    """The folder of the first of these homes that is in the cache, or else of the first that can be downloaded."""
+    here = next(filter(None, map(download.cached, ids)), None)
+    if here is not None:
+        return here
+    reasons = {}
+    for repo_id in ids:
+        try:
+            return download.fetch(repo_id, half)
+        except OSError as error:
+            reasons.setdefault(str(error).replace(repo_id, ""), error)  # one that holds for every home is told once
+    raise OSError(
+        f"The checkpoint {name!r} cannot be had: {'; '.join(map(str, reasons.values()))}. "
+        f"The shipped model needs no network: sdlearn.load({DEFAULT!r})."
+    ) from list(reasons.values())[-1]
 
 
 def spare_memory(sd: StableDiffusion, device: torch.device) -> None:

@@ -81,10 +81,8 @@ def check(folder: Path) -> None:
     ):
         value = read_json(folder / part / "config.json").get(key, expected)
         if value != expected:
-            raise ValueError(
-                f"{folder} is no Stable Diffusion 1 or 2 model: "
-                f"{part}/config.json has {key} {value!r}, not {expected!r}."
-            )
+            said = f"{part}/config.json has {key} {value!r}, not {expected!r}"
+            raise ValueError(f"{folder} is no Stable Diffusion 1 or 2 model: {said}.")
 
 
 def read_network(cls: type, folder: Path, dtype: torch.dtype, half: bool) -> torch.nn.Module:

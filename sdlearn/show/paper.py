@@ -156,12 +156,12 @@ def titled(fig: Picture, title: str | None, alt: str) -> Picture:
     return fig
 
 
-def canvas(width: float, height: float, title: str | None, indent: float = 0) -> Picture:
+def canvas(width: float, height: float, title: str | None) -> Picture:
     """An empty figure of at least this many pixels, with its title in the top left corner."""
     w, h = (9 * math.ceil(side / 9) for side in (width, height))
     fig = Picture(figsize=(w / DPI, h / DPI), dpi=DPI)
     if title:
-        fig.text((8 * PT + indent) / w, 1 - 6 * PT / h, title, va="top", fontsize=12.5, fontweight="bold")
+        fig.text(8 * PT / w, 1 - 6 * PT / h, title, va="top", fontsize=12.5, fontweight="bold")
     return fig
 
 

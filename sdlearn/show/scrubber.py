@@ -79,10 +79,9 @@ def scrub(
     rows = _rows(frames)
     count = len(rows)
     labels = [f"{k + 1} of {count}" for k in range(count)] if labels is None else [str(label) for label in labels]
-    if len(labels) != count:
-        raise ValueError(f"There are {len(labels)} labels for {count} frames; give as many.")
-    if names is not None and len(names) != len(rows[0]):
-        raise ValueError(f"There are {len(names)} names for {len(rows[0])} pictures in a row; give as many.")
+    paper.same_number(labels, count, "labels", "frames")
+    if names is not None:
+        paper.same_number(names, len(rows[0]), "names", "pictures in a row")
     if not -count <= start < count:
         raise ValueError(f"start must be the index of one of the {count} frames, not {start}.")
     if not fps > 0:

@@ -1,9 +1,6 @@
 """Live controls beside a picture, for readers with a kernel; for everyone else the same picture in a scrubber.
 
-    widgets.prompt_explorer(sd)                 # as the last line of a cell
-    widgets.noise_explorer(sd, image)
-    widgets.token_explorer(sd)
-    widgets.img2img_explorer(sd, image)
+    widgets.prompt_explorer(sd)     # as the last line of a cell
 
 An explorer is a generator of `Frame`s and a few ipywidgets (7.7 or 8) whose values are its arguments. A thread runs it
 a short pause after a change; where a newer change has made it stale it never starts, or stops at its next frame, so
@@ -142,9 +139,8 @@ def prompt_explorer(
 ) -> Explorer:
     """Type a prompt and turn every knob of the loop; the picture is the network's guess at each step."""
 
-    def draw(prompt, negative_prompt, seed, num_inference_steps, guidance_scale, sampler):
-        asked = Settings(prompt, negative_prompt or None, seed, None, num_inference_steps, guidance_scale, sampler)
-        return _trajectory(sd, asked)
+    def draw(prompt, negative_prompt, **knobs):
+        return _trajectory(sd, Settings(prompt, negative_prompt or None, **knobs))
 
     def controls(w):
         return {
@@ -156,7 +152,8 @@ def prompt_explorer(
             "sampler": w.Dropdown(options=list(samplers.SAMPLERS), value=sampler, description="sampler"),
         }
 
-    frames = list(draw(prompt, negative_prompt, seed, num_inference_steps, guidance_scale, sampler))
+    knobs = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
+    frames = list(draw(prompt, negative_prompt, seed=seed, **knobs))
     fallback = _scrubbed(frames, f"{prompt}: what the network believes at each step")
     return Explorer(draw, controls, frames[-1], fallback)
 
@@ -200,11 +197,12 @@ def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a foxaroo") 
         label = f"Nearest in the token table. {said}" if near else "The empty prompt: two marks and padding."
         yield Frame(1, label, lambda: Image.open(io.BytesIO(sheet.png())))
 
-    def controls(w):
-        return {"prompt": w.Text(prompt, description="sentence", layout={"width": "480px"})}
-
     frames = [frame for sentence in (prompt, *SENTENCES) for frame in read(sentence)]
-    return Explorer(read, controls, frames[0], _scrubbed(frames, "Sentences in pieces, with places and ids", start=0))
+    fallback = _scrubbed(frames, "Sentences in pieces, with places and ids", start=0)
+    layout = {"width": "480px"}
+    return Explorer(
+        read, lambda w: {"prompt": w.Text(prompt, description="sentence", layout=layout)}, frames[0], fallback
+    )
 
 
 def neighbours(sd: StableDiffusion, token: int, count: int = 3) -> list[str]:

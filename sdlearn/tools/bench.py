@@ -214,8 +214,7 @@ def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
         for _ in range(calls):
             a @ b
 
-    run()
-    return calls * 2 * n**3 / min(_seconds(run, device) for _ in range(5))
+    return calls * 2 * n**3 / min(_seconds(run, device) for _ in range(6))
 
 
 def describe_machine(device: torch.device) -> str:

@@ -26,11 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if "out of memory" not in str(error) and "allocate memory" not in str(error):
             raise
-        print(
-            "sdlearn: the device ran out of memory; take a smaller --batch-size or --height and --width, "
-            "--dtype float16 on a GPU, or --low-memory.",
-            file=sys.stderr,
-        )
+        cure = "take a smaller --batch-size or --height and --width, --dtype float16 on a GPU, or --low-memory."
+        print(f"sdlearn: the device ran out of memory; {cure}", file=sys.stderr)
     except KeyboardInterrupt:
         print("sdlearn: stopped.", file=sys.stderr)
         return CONTINUES
@@ -54,9 +51,9 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     course.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of JupyterLab, after --")
 
     description = (
-        "Execute the notebooks that changed and build the site in _build/html. Needs a clone of the repository and "
-        'pip install -e ".[book]".'
+        "Execute the notebooks that changed and build the site in _build/html. Needs a clone of the repository "
     )
+    description += 'and pip install -e ".[book]".'
     book = command("book", _book, "build the course as a site, complete without internet", description)
     book.add_argument("--cover", action="store_true", help="only draw the README's picture anew")
 

@@ -158,9 +158,8 @@ def _processes(model: dict | StableDiffusion | None) -> PartialState:
 
 
 def _load(options: dict, processes: PartialState) -> StableDiffusion:
-    if processes.num_processes == 1:
-        return load(**options)
-    if processes.device.type == "cuda" and options.get("device") in (None, "cuda"):
+    several = processes.num_processes > 1
+    if several and processes.device.type == "cuda" and options.get("device") in (None, "cuda"):
         options = options | {"device": str(processes.device)}  # each process on a GPU of its own
     with processes.main_process_first():  # one downloads, the others find it in the cache
         return load(**options)

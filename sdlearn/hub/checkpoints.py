@@ -117,7 +117,6 @@ def load(
         pictures larger than it was trained on in tiles. On the CPU only the latter two apply.
 
     A GPU with 4 GB needs low_memory; in float16 one with 8 GB draws four 512x512 pictures at once, one with 16 twelve.
-
     Raises ValueError for a name, device or dtype that does not exist and OSError for a checkpoint that cannot be had or
     is damaged; both say what to do.
     """

@@ -22,8 +22,7 @@ PARTS = ("tokenizer", *NETWORKS, "scheduler")
 def choose_weights(names: Iterable[str], half: bool) -> str | None:
     """The file to read among those of one network's folder, or None where there is none.
 
-    safetensors before pickles, then the precision that was asked for before the other one. Networks of this size are
-    published in one file.
+    safetensors before pickles, then the precision that was asked for before the other one; never one in pieces.
     """
     names = set(names)
     for ending in ("safetensors", "bin"):
@@ -151,9 +150,8 @@ def damage_told(path: Path, pickled: bool = False):
         yield
     except Exception as error:  # each reader fails in its own way, the tokenizer's with a bare Exception
         if isinstance(error, MemoryError) or "allocate" in str(error):  # the file is sound
-            raise MemoryError(
-                f"{path} does not fit into memory; close other programs, or load a smaller model or dtype='bfloat16'."
-            ) from error
+            cure = "close other programs, or load a smaller model or dtype='bfloat16'."
+            raise MemoryError(f"{path} does not fit into memory; {cure}") from error
         what = "is damaged, or holds more than tensors (which is never run)" if pickled else "is damaged"
         said = first_line(error).rstrip(".")[:200]
         # In the hub's cache this is a link. Deleted alone it would come back to the same damaged file.

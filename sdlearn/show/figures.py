@@ -48,8 +48,7 @@ def matrix(
     signed = m.min() < 0
     top = paper.scale(m)
     size = min(6.0, max(3.6, 0.62 * max(m.shape)))
-    height = size * min(1.3, max(0.45, m.shape[0] / m.shape[1])) + 1.0
-    fig, ax = paper.chart(size + 1.6, height)
+    fig, ax = paper.chart(size + 1.6, size * min(1.3, max(0.45, m.shape[0] / m.shape[1])) + 1.0)
     norm = Normalize(-top, top) if signed else Normalize(m.min(), m.max() if m.max() > m.min() else m.min() + 1)
     shown = ax.imshow(m, cmap=SIGNED if signed else AMOUNT, norm=norm, interpolation="nearest", aspect="equal")
     ax.grid(False)

@@ -27,27 +27,12 @@ WIDTH = 8.5  # inches: the column of a notebook, so that a point on paper is a p
 DPI = 144  # 16 * 9, so sides of a multiple of 9 pixels are exact in inches, which whole-pixel enlargement needs
 PT = DPI / 72  # pixels in a point
 
-house_style = style.context(
-    [
-        "default",
-        {
-            "figure.facecolor": "white",
-            "font.size": 10.5,
-            "axes.titlesize": 11.5,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": GREY,
-            "axes.grid": True,
-            "grid.color": "#e6e6e6",
-            "axes.axisbelow": True,
-            "figure.titlesize": 12.5,
-            "figure.titleweight": "bold",
-            "lines.linewidth": 2,
-        },
-    ]
-)
+house_style = style.context(["default", {
+    "font.size": 10.5, "figure.titlesize": 12.5, "figure.titleweight": "bold",
+    "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6", "lines.linewidth": 2,
+}])  # fmt: skip
 
 
 class Picture(Figure):

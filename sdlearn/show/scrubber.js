@@ -27,13 +27,20 @@ button svg { width: 18px; height: 18px; fill: currentColor; }
 input:focus-visible, button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 figcaption { color: var(--soft); margin-top: 6px; text-align: left; overflow-wrap: anywhere; }`;
 const make = (tag, attributes, ...children) => {
-  const drawn = tag === "svg" || tag === "path";
-  const node = drawn ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  const node = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
   node.append(...children);
   return node;
 };
-const icon = (path) => make("svg", {viewBox: "0 0 18 18", "aria-hidden": "true"}, make("path", {d: path}));
+const icon = (path) => {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const shape = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  svg.setAttribute("viewBox", "0 0 18 18");
+  svg.setAttribute("aria-hidden", "true");
+  shape.setAttribute("d", path);
+  svg.append(shape);
+  return svg;
+};
 const build = (host) => {
   const root = host.attachShadow({mode: "open"});
   const comparing = data.kind === "compare";

@@ -49,9 +49,6 @@ class Scrubber:
         page = f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{self.html}</main></body></html>\n'
         Path(path).write_text(page, encoding="utf-8")
 
-    def _repr_html_(self) -> str:
-        return self.html
-
     def _repr_mimebundle_(self, include=None, exclude=None):
         file = io.BytesIO()
         _side_by_side(self.frames).save(file, "png")

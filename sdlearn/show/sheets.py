@@ -25,9 +25,9 @@ def grid(images, captions=None, *, columns=None, row_labels=None, column_labels=
     row_labels, column_labels: one for each row and column.
     """
     rows = _rows(images, columns)
-    count = sum(map(len, rows))
-    captions = [""] * count if captions is None else [str(c) for c in captions]
-    paper.same_number(captions, count, "captions", "pictures")
+    if captions is not None:
+        captions = list(captions)
+        paper.same_number(captions, sum(map(len, rows)), "captions", "pictures")
     return _sheet(rows, captions, row_labels, column_labels, title)
 
 
@@ -81,7 +81,7 @@ def latent_channels(latents, *, image=None, captions=None, title=None) -> Figure
         raise ValueError(f"Latents have shape (C, h, w) or (B, C, h, w), not {x.shape}.")
     x = x.reshape(-1, *x.shape[-3:])
     top = paper.scale(x)
-    rows = [[_coloured(channel, SIGNED, -top, top) for channel in one] for one in x]
+    rows = [[_coloured(channel, top) for channel in one] for one in x]
     names = [f"channel {c}" for c in range(x.shape[1])]
     if image is not None:
         one = isinstance(image, pictures.Picture) or (len(x) == 1 and np.ndim(image) == 3)
@@ -90,7 +90,7 @@ def latent_channels(latents, *, image=None, captions=None, title=None) -> Figure
         rows = [[picture(i), *row] for i, row in zip(images, rows, strict=True)]
         names = ["picture", *names]
     title = title or f"{x.shape[1]} latent channels of {x.shape[2]} × {x.shape[3]}, on one scale"
-    return _sheet(rows, None, captions, names, title, bars={-1: (SIGNED, -top, top)})
+    return _sheet(rows, None, captions, names, title, bars={-1: top})
 
 
 @paper.house_style
@@ -107,13 +107,12 @@ def guidance(uncond, cond, guidance_scale: float, *, title=None) -> Figure:
     gap, guided = c - u, u + guidance_scale * (c - u)
     top, small = paper.scale(np.stack([u, c, guided])), paper.scale(gap)
     rows = [
-        [_coloured(m, SIGNED, -t, t) for m, t in zip(maps, (top, top, small, top), strict=True)]
+        [_coloured(m, t) for m, t in zip(maps, (top, top, small, top), strict=True)]
         for maps in zip(u, c, gap, guided, strict=True)
     ]
     names = ["unconditional", "conditional", "difference", f"uncond + {guidance_scale:g} × difference"]
     title = title or "Guidance walks on along the difference between two predictions"
-    bars = {2: (SIGNED, -small, small), 3: (SIGNED, -top, top)}
-    return _sheet(rows, None, [f"channel {k}" for k in range(len(u))], names, title, bars)
+    return _sheet(rows, None, [f"channel {k}" for k in range(len(u))], names, title, bars={2: small, 3: top})
 
 
 def _rows(images, columns) -> list[list[Image.Image]]:
@@ -134,12 +133,12 @@ def _rows(images, columns) -> list[list[Image.Image]]:
     return [[picture(i) for i in images[k : k + columns]] for k in range(0, len(images), columns)]
 
 
-def _coloured(values: np.ndarray, cmap: str, low: float, high: float) -> Image.Image:
-    return Image.fromarray(colormaps[cmap](Normalize(low, high)(values), bytes=True)[..., :3])
+def _coloured(values: np.ndarray, top: float) -> Image.Image:
+    return Image.fromarray(colormaps[SIGNED](Normalize(-top, top)(values), bytes=True)[..., :3])
 
 
 def _sheet(rows, captions, row_labels, column_labels, title, bars=None) -> Picture:
-    """Pictures at whole-pixel places. bars: column -> (colour map, low, high), a scale under that column."""
+    """Pictures at whole-pixel places. bars: column -> the largest magnitude, for a scale under that column."""
     columns = max(map(len, rows))
     if row_labels is not None:
         paper.same_number(row_labels, len(rows), "row labels", "rows")
@@ -196,11 +195,11 @@ def _sheet(rows, captions, row_labels, column_labels, title, bars=None) -> Pictu
                 spine.set(visible=True, color=PALE, linewidth=0.5)
             if words:
                 text(left + c * (cell + gap) + cell / 2, top + tall + 12 * PT, words, ha="center", fontsize=10)
-    for c, (cmap, low, high) in (bars or {}).items():
+    for c, top in (bars or {}).items():
         x = left + (c % columns) * (cell + gap)
         ax = fig.add_axes((x / w, 1 - (y + 14 * PT) / h, cell / w, 7 * PT / h))
-        bar = fig.colorbar(ScalarMappable(Normalize(low, high), cmap), cax=ax, orientation="horizontal")
-        bar.set_ticks([low, 0, high], labels=[paper.signed(v, ".2g") for v in (low, 0, high)])
+        bar = fig.colorbar(ScalarMappable(Normalize(-top, top), SIGNED), cax=ax, orientation="horizontal")
+        bar.set_ticks([-top, 0, top], labels=[paper.signed(v, ".2g") for v in (-top, 0, top)])
         bar.outline.set(linewidth=0.5)
         for label, side in zip(ax.get_xticklabels(), ("left", "center", "right"), strict=True):
             label.set(ha=side, fontsize=10)

@@ -58,10 +58,8 @@ class Explorer:
     Frame of their first values. fallback: what shows without a kernel or without ipywidgets.
     """
 
-    box = None
-
     def __init__(self, work: Callable[..., Iterator[Frame]], controls: Callable, first: Frame, fallback: Scrubber):
-        self.work, self.fallback = work, fallback
+        self.work, self.fallback, self.box = work, fallback, None
         self.id = f"explorer-{uuid.uuid4().hex[:12]}"
         try:
             import ipywidgets
@@ -90,29 +88,25 @@ class Explorer:
         self._thread.start()
 
     def _serve(self) -> None:
-        wish = threading.current_thread()
+        wish, shown = threading.current_thread(), 0.0
         with self._lock:
             if wish is not self._thread:  # there was a change in the meantime
                 return
             try:
-                self._run(lambda: wish is self._thread)
+                self._say("…")
+                for frame in self.work(**{name: control.value for name, control in self.controls.items()}):
+                    if wish is not self._thread:
+                        return
+                    self.progress.value = frame.done
+                    if time.monotonic() - shown > REFRESH:
+                        self.picture.value = _png(frame.picture())
+                        self._say(frame.label)
+                        shown = time.monotonic()
+                self.picture.value = _png(frame.picture())
+                self.progress.value = 1
+                self._say(frame.label)
             except Exception as error:  # whatever it is, the reader must see it here: a thread has no cell to fail in
                 self._say(f"{type(error).__name__}: {error}", alarm=True)
-
-    def _run(self, wanted: Callable[[], bool]) -> None:
-        self._say("…")
-        shown, frame = 0.0, None
-        for frame in self.work(**{name: control.value for name, control in self.controls.items()}):
-            if not wanted():
-                return
-            self.progress.value = frame.done
-            if time.monotonic() - shown > REFRESH:
-                self.picture.value = _png(frame.picture())
-                self._say(frame.label)
-                shown = time.monotonic()
-        self.picture.value = _png(frame.picture())
-        self.progress.value = 1
-        self._say(frame.label)
 
     def _say(self, words: str, alarm: bool = False) -> None:
         style = ' role="alert" style="color:#b3261e;white-space:pre-wrap"' if alarm else ""
@@ -124,7 +118,7 @@ class Explorer:
         if self.box is None:
             return display(self.fallback)
         display(self.box)
-        display(HTML(_STILL.replace("ID", self.id).replace("SCRUBBER", self.fallback._repr_html_())))
+        display(HTML(_STILL.replace("ID", self.id).replace("SCRUBBER", self.fallback.html)))
 
 
 def prompt_explorer(
@@ -154,8 +148,7 @@ def prompt_explorer(
 
     knobs = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
     frames = list(draw(prompt, negative_prompt, seed=seed, **knobs))
-    fallback = _scrubbed(frames, f"{prompt}: what the network believes at each step")
-    return Explorer(draw, controls, frames[-1], fallback)
+    return Explorer(draw, controls, frames[-1], _scrubbed(frames, f"{prompt}: what the network believes at each step"))
 
 
 def noise_explorer(sd: StableDiffusion, image, *, seed: int = 1, timestep: int = 300) -> Explorer:
@@ -299,8 +292,7 @@ def img2img_explorer(
     below = []
     frames = list(draw("picture", prompt, strength, seed))
     caption = f"{prompt}: from the given picture, strength {strength:g}" if len(frames) > 2 else "To latents and back"
-    fallback = _scrubbed(frames, caption)
-    explorer = Explorer(draw, controls, frames[-1], fallback)
+    explorer = Explorer(draw, controls, frames[-1], _scrubbed(frames, caption))
     if explorer.box is not None:
         explorer.panel.children += tuple(below)
     return explorer

@@ -44,9 +44,8 @@ def open_course(
             f"JupyterLab is not installed; run: {Path(sys.executable).name} -m pip install 'sdlearn[course]'. "
             f"The notebooks are in {work}; any other Jupyter opens them too."
         )
-    first = work / "00_quickstart.ipynb"
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={work}"]
-    command += [f"--LabApp.default_url=/lab/tree/{first.name}"] if first.is_file() else []
+    command += ["--LabApp.default_url=/lab/tree/00_quickstart.ipynb"]
     command += [f"--port={port}"] if port else []
     command += [*([] if browser else ["--no-browser"]), *options]
     with subprocess.Popen(command) as server:

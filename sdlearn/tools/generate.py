@@ -40,8 +40,7 @@ def generate(
 
     Picture k of line n is nnnnn-k.png with seed + k. index.jsonl lists file and settings of each, in that order.
     prompts: a text file with a prompt a line, a .csv with a column "prompt", or a .jsonl with a key "prompt".
-    model: the arguments of `load`, or a loaded model.
-    fast: the fast path.
+    model: the arguments of `load`, or a loaded model. fast: take the fast path.
     settings: further arguments of `text_to_image`.
     Raises ValueError for an empty file of prompts, and where other pictures are in the way: nothing is overwritten.
     """

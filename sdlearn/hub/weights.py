@@ -4,17 +4,16 @@ A repository on the hub holds the same weights several times over: full and half
 other frameworks, without the moving average. One set of them is chosen by name and nothing else is fetched.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from packaging.version import Version
+from safetensors import safe_open
 
 NETWORKS = ("text_encoder", "unet", "vae")
 PARTS = ("tokenizer", *NETWORKS, "scheduler")
@@ -23,8 +22,7 @@ PARTS = ("tokenizer", *NETWORKS, "scheduler")
 def choose_weights(names: Iterable[str], half: bool) -> str | None:
     """The file to read among those of one network's folder, or None where there is none.
 
-    safetensors before pickles, then the precision that was asked for before the other one. Networks of this size are
-    published in one file.
+    safetensors before pickles, then the precision that was asked for before the other one; never one in pieces.
     """
     names = set(names)
     for ending in ("safetensors", "bin"):
@@ -82,10 +80,8 @@ def check(folder: Path) -> None:
     ):
         value = read_json(folder / part / "config.json").get(key, expected)
         if value != expected:
-            raise ValueError(
-                f"{folder} is no Stable Diffusion 1 or 2 model: "
-                f"{part}/config.json has {key} {value!r}, not {expected!r}."
-            )
+            said = f"{part}/config.json has {key} {value!r}, not {expected!r}"
+            raise ValueError(f"{folder} is no Stable Diffusion 1 or 2 model: {said}.")
 
 
 def read_network(cls: type, folder: Path, dtype: torch.dtype, half: bool) -> torch.nn.Module:
@@ -94,10 +90,6 @@ def read_network(cls: type, folder: Path, dtype: torch.dtype, half: bool) -> tor
     half: read the half-precision files where there are both. Raises OSError that names the file and the cure for
     weights that are damaged, incomplete or hold anything but tensors; nothing in them is ever run.
     """
-    import torch
-    from packaging.version import Version
-    from safetensors import safe_open
-
     file = folder / choose_weights((file.name for file in folder.iterdir()), half)
     with file.open("rb") as opened:
         if opened.read(8) == b"version ":
@@ -113,8 +105,11 @@ def read_network(cls: type, folder: Path, dtype: torch.dtype, half: bool) -> tor
             f"{folder} has its weights only as pickles (.bin), which are safe to read from torch 2.6 on; "
             f"this is torch {torch.__version__}."
         )
-    variant = "fp16" if ".fp16." in file.name else None
-    options = {"use_safetensors": not pickled, "variant": variant, **_dtype_option(cls, dtype)}
+    # from_pretrained's argument was renamed from torch_dtype to dtype.
+    library = cls.__module__.split(".")[0]
+    renamed = Version(version(library)) >= Version({"transformers": "4.56", "diffusers": "0.42"}[library])
+    options = {"use_safetensors": not pickled, "dtype" if renamed else "torch_dtype": dtype}
+    options["variant"] = "fp16" if ".fp16." in file.name else None
     with _quiet_loading(), damage_told(folder, pickled):
         module, report = cls.from_pretrained(folder, output_loading_info=True, **options)
     if report["missing_keys"]:
@@ -134,13 +129,10 @@ def read_json(path: Path) -> dict:
 
 def measure(folder: Path) -> tuple[int, int]:
     """How many parameters a model's three networks have and its picture's side in pixels, from the files' headers."""
-    from safetensors import safe_open
-
     parameters = 0
     for part in (folder / network for network in NETWORKS):
-        with safe_open(
-            part / choose_weights((file.name for file in part.iterdir()), half=True), framework="np"
-        ) as file:
+        name = choose_weights((file.name for file in part.iterdir()), half=True)
+        with safe_open(part / name, framework="np") as file:
             parameters += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
     blocks = read_json(folder / "vae" / "config.json")["block_out_channels"]
     return parameters, read_json(folder / "unet" / "config.json")["sample_size"] * 2 ** (len(blocks) - 1)
@@ -158,9 +150,8 @@ def damage_told(path: Path, pickled: bool = False):
         yield
     except Exception as error:  # each reader fails in its own way, the tokenizer's with a bare Exception
         if isinstance(error, MemoryError) or "allocate" in str(error):  # the file is sound
-            raise MemoryError(
-                f"{path} does not fit into memory; close other programs, or load a smaller model or dtype='bfloat16'."
-            ) from error
+            cure = "close other programs, or load a smaller model or dtype='bfloat16'."
+            raise MemoryError(f"{path} does not fit into memory; {cure}") from error
         what = "is damaged, or holds more than tensors (which is never run)" if pickled else "is damaged"
         said = first_line(error).rstrip(".")[:200]
         # In the hub's cache this is a link. Deleted alone it would come back to the same damaged file.
@@ -169,17 +160,6 @@ def damage_told(path: Path, pickled: bool = False):
             f"{path} {what}: {said}. Delete {repository or 'it'} and fetch the checkpoint again; "
             f"the shipped model, sdlearn.load('emoji'), needs no download."
         ) from error
-
-
-def _dtype_option(cls: type, dtype: torch.dtype) -> dict[str, Any]:
-    """from_pretrained's argument was renamed from torch_dtype to dtype: transformers 4.56, diffusers 0.42."""
-    from importlib.metadata import version
-
-    from packaging.version import Version
-
-    library = cls.__module__.split(".")[0]
-    since = {"transformers": "4.56", "diffusers": "0.42"}[library]
-    return {"dtype" if Version(version(library)) >= Version(since) else "torch_dtype": dtype}
 
 
 @contextmanager

@@ -9,8 +9,6 @@ subject; large ones are reduced smoothly. Colours are Okabe & Ito's (2008) for c
 for signed values, all of which survive colour blindness. Captions and labels are plain text; titles may hold $...$.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -50,22 +48,20 @@ def matrix(
     signed = m.min() < 0
     top = paper.scale(m)
     size = min(6.0, max(3.6, 0.62 * max(m.shape)))
-    height = size * min(1.3, max(0.45, m.shape[0] / m.shape[1])) + 1.0
-    fig, ax = paper.chart(size + 1.6, height)
+    fig, ax = paper.chart(size + 1.6, size * min(1.3, max(0.45, m.shape[0] / m.shape[1])) + 1.0)
     norm = Normalize(-top, top) if signed else Normalize(m.min(), m.max() if m.max() > m.min() else m.min() + 1)
     shown = ax.imshow(m, cmap=SIGNED if signed else AMOUNT, norm=norm, interpolation="nearest", aspect="equal")
     ax.grid(False)
     for axis, names, n, what in (
-        (ax.xaxis, column_labels, m.shape[1], "column_labels"),
-        (ax.yaxis, row_labels, m.shape[0], "row_labels"),
+        (ax.xaxis, column_labels, m.shape[1], "column"),
+        (ax.yaxis, row_labels, len(m), "row"),
     ):
         if names is not None:
-            paper.same_number(names, n, what, "columns" if axis is ax.xaxis else "rows")
+            paper.same_number(names, n, f"{what}_labels", f"{what}s")
             axis.set_ticks(range(n), [str(s) for s in names], parse_math=False)
     if column_labels is not None and max(len(str(s)) for s in column_labels) > 4:
-        ax.tick_params(axis="x", labelrotation=45)
         for tick in ax.get_xticklabels():
-            tick.set(ha="right", rotation_mode="anchor")
+            tick.set(rotation=45, ha="right", rotation_mode="anchor")
     fig.colorbar(shown, ax=ax, label=label, shrink=0.9)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return paper.titled(fig, title, f"heat map of {m.shape[0]} × {m.shape[1]} values")
@@ -128,7 +124,7 @@ def noise_schedule(schedules, *, title=None) -> Figure:
     schedules: a NoiseSchedule, or a dict of name -> NoiseSchedule to compare.
     """
     several = isinstance(schedules, Mapping)
-    named = dict(schedules) if several else {"": schedules}
+    named = schedules if several else {"": schedules}
     paper.something(named, "schedule")
     fig, axes = paper.chart(WIDTH, 6.0, 2, 2)
     first, second, ratio, betas = axes.flat
@@ -235,13 +231,8 @@ def density_over_time(x, density, *, paths=None, timesteps=None, title=None) -> 
     return paper.titled(fig, title or "Two roads into one Gaussian", "a density over time, with sample paths")
 
 
-# -- diagrams ----------------------------------------------------------------------------------------------------------
-
-
 @paper.house_style
-def tokens(
-    pieces: Sequence[str], ids: Sequence[int], *, positions=None, dropped: str | Sequence[str] = (), title=None
-) -> Figure:
+def tokens(pieces: Sequence[str], ids: Sequence[int], *, positions=None, dropped=(), title=None) -> Figure:
     """What the text encoder reads: each piece in its box, its position above, its id below; one colour for each word.
 
     pieces: the tokenizer's own, with CLIP's "</w>" at the end of a word and its two special tokens; ids: as many.
@@ -265,8 +256,7 @@ def tokens(
         span = f"{positions[end + 1]}" if padding == 1 else f"{positions[end + 1]}–{positions[-1]}"
         boxes.append((span, f"padding × {padding}", str(ids[-1]), "#f4f4f4", False))
     dropped = dropped.split() if isinstance(dropped, str) else dropped
-    if dropped:
-        boxes += [("lost", piece.removesuffix("</w>"), "—", "white", False) for piece in dropped]
+    boxes += [("lost", piece.removesuffix("</w>"), "—", "white", False) for piece in dropped]
 
     high, low, gap, margin = 26 * PT, 18 * PT, 7 * PT, 8 * PT
     full = WIDTH * DPI
@@ -310,24 +300,22 @@ def number_line(timesteps: Sequence[int], start: int | Mapping = 0, *, title=Non
     """
     timesteps = [int(t) for t in timesteps]
     n = paper.something(timesteps, "timestep")
-    runs = dict(start) if isinstance(start, Mapping) else {"": start}
+    runs = start if isinstance(start, Mapping) else {"": start}
     for s in runs.values():
         if not 0 <= s <= n:
             raise ValueError(f"start must be from 0 to {n}, the number of steps, not {s}.")
-    names = [paper.wrap(name, 10.5, 1.6 * DPI) for name in runs]
     fig, ax = paper.chart(WIDTH, 1.3 + 0.36 * len(runs))
-    colour, every = BLUE, max(1, math.ceil(n / 13))
     beside = {"textcoords": "offset points", "va": "center", "fontsize": 10.5, "parse_math": False}
-    for row, (s, name) in enumerate(zip(runs.values(), names, strict=True)):
+    for row, (name, s) in enumerate(runs.items()):
         ax.plot([0, s], [row, row], color=PALE, linewidth=2, zorder=1)
-        ax.plot([s, n], [row, row], color=colour, linewidth=3, zorder=1, solid_capstyle="butt")
+        ax.plot([s, n], [row, row], color=BLUE, linewidth=3, zorder=1, solid_capstyle="butt")
         ax.plot(range(s), [row] * s, "o", color="white", markeredgecolor="#9a9a9a", markersize=6)
-        ax.plot(range(s, n), [row] * (n - s), "o", color=colour, markersize=7)
-        ax.plot([n], [row], marker=">", color=colour if s < n else PALE, markersize=8)
+        ax.plot(range(s, n), [row] * (n - s), "o", color=BLUE, markersize=7)
+        ax.plot([n], [row], marker=">", color=BLUE if s < n else PALE, markersize=8)
         ax.annotate(f"{n - s} of {n} steps", (n, row), xytext=(12, 0), **beside)
-        ax.annotate(name, (0, row), xytext=(-20, 0), ha="right", **beside)
+        ax.annotate(paper.wrap(name, 10.5, 1.6 * DPI), (0, row), xytext=(-20, 0), ha="right", **beside)
     last = len(runs) - 1
-    for k in range(0, n, every):
+    for k in range(0, n, max(1, math.ceil(n / 13))):
         ax.text(k, last + 0.52, str(k), ha="center", va="center", fontsize=10)
         ax.text(k, last + 0.94, str(timesteps[k]), ha="center", va="center", fontsize=10, color=GREY)
     for word, below, tone in (("index", 0.52, "black"), ("timestep", 0.94, GREY)):

@@ -1,7 +1,5 @@
 """What every figure stands on: the house's colours and type, data taken in and checked, text measured and placed."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math
@@ -29,27 +27,12 @@ WIDTH = 8.5  # inches: the column of a notebook, so that a point on paper is a p
 DPI = 144  # 16 * 9, so sides of a multiple of 9 pixels are exact in inches, which whole-pixel enlargement needs
 PT = DPI / 72  # pixels in a point
 
-house_style = style.context(
-    [
-        "default",
-        {
-            "figure.facecolor": "white",
-            "font.size": 10.5,
-            "axes.titlesize": 11.5,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": GREY,
-            "axes.grid": True,
-            "grid.color": "#e6e6e6",
-            "axes.axisbelow": True,
-            "figure.titlesize": 12.5,
-            "figure.titleweight": "bold",
-            "lines.linewidth": 2,
-        },
-    ]
-)
+house_style = style.context(["default", {
+    "font.size": 10.5, "figure.titlesize": 12.5, "figure.titleweight": "bold",
+    "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6", "lines.linewidth": 2,
+}])  # fmt: skip
 
 
 class Picture(Figure):
@@ -70,15 +53,10 @@ class Picture(Figure):
 
         png, width = base64.b64encode(self.png()).decode(), round(96 * self.get_figwidth())
         # HTML beside the PNG, because that is what carries the text alternative into JupyterLab and the book.
-        image = (
-            f'<img class="dark-light" src="data:image/png;base64,{png}" alt="{escape(self.alt)}" width="{width}" '
-            'style="max-width:100%;height:auto">'
-        )
+        image = f'<img class="dark-light" src="data:image/png;base64,{png}" alt="{escape(self.alt)}" width="{width}" '
+        image += 'style="max-width:100%;height:auto">'
         data = {"text/html": image, "image/png": png, "text/plain": self.alt}
         display(data, metadata={"image/png": {"width": width}}, raw=True)
-
-
-# -- data in -----------------------------------------------------------------------------------------------------------
 
 
 def picture(image) -> Image.Image:
@@ -111,11 +89,9 @@ def numbers(values, what: str) -> np.ndarray:
     x = np.asarray(values, dtype=float)
     if x.size == 0:
         raise ValueError(f"There is nothing to draw: the {what} has no values.")
-    if not np.isfinite(x).all():
-        bad = x.size - np.isfinite(x).sum()
-        raise ValueError(
-            f"The {what} has {bad} of {x.size} values that are NaN or infinite; find the step that made them."
-        )
+    if bad := x.size - np.isfinite(x).sum():
+        said = f"The {what} has {bad} of {x.size} values that are NaN or infinite"
+        raise ValueError(f"{said}; find the step that made them.")
     return x
 
 
@@ -152,9 +128,6 @@ def tint(k: int) -> tuple[float, ...]:
     return tuple(1 - 0.42 * (1 - part) for part in to_rgb(colour))
 
 
-# -- ink on paper ------------------------------------------------------------------------------------------------------
-
-
 def chart(width: float, height: float, rows: int = 1, columns: int = 1, **options):
     fig = Picture(figsize=(width, height), dpi=DPI, layout="constrained")
     fig.get_layout_engine().set(w_pad=0.09, h_pad=0.09, hspace=0.04)
@@ -168,12 +141,12 @@ def titled(fig: Picture, title: str | None, alt: str) -> Picture:
     return fig
 
 
-def canvas(width: float, height: float, title: str | None, indent: float = 0) -> Picture:
+def canvas(width: float, height: float, title: str | None) -> Picture:
     """An empty figure of at least this many pixels, with its title in the top left corner."""
     w, h = (9 * math.ceil(side / 9) for side in (width, height))
     fig = Picture(figsize=(w / DPI, h / DPI), dpi=DPI)
     if title:
-        fig.text((8 * PT + indent) / w, 1 - 6 * PT / h, title, va="top", fontsize=12.5, fontweight="bold")
+        fig.text(8 * PT / w, 1 - 6 * PT / h, title, va="top", fontsize=12.5, fontweight="bold")
     return fig
 
 

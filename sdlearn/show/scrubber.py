@@ -7,8 +7,6 @@ The output carries its frames (lossless, as data URIs) and its script, scrubber.
 neither the page's style nor its keyboard shortcuts get in. Where scripts do not run, a strip of the frames stands in.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json
@@ -51,9 +49,6 @@ class Scrubber:
         page = f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{self.html}</main></body></html>\n'
         Path(path).write_text(page, encoding="utf-8")
 
-    def _repr_html_(self) -> str:
-        return self.html
-
     def _repr_mimebundle_(self, include=None, exclude=None):
         file = io.BytesIO()
         _side_by_side(self.frames).save(file, "png")
@@ -81,10 +76,9 @@ def scrub(
     rows = _rows(frames)
     count = len(rows)
     labels = [f"{k + 1} of {count}" for k in range(count)] if labels is None else [str(label) for label in labels]
-    if len(labels) != count:
-        raise ValueError(f"There are {len(labels)} labels for {count} frames; give as many.")
-    if names is not None and len(names) != len(rows[0]):
-        raise ValueError(f"There are {len(names)} names for {len(rows[0])} pictures in a row; give as many.")
+    paper.same_number(labels, count, "labels", "frames")
+    if names is not None:
+        paper.same_number(names, len(rows[0]), "names", "pictures in a row")
     if not -count <= start < count:
         raise ValueError(f"start must be the index of one of the {count} frames, not {start}.")
     if not fps > 0:
@@ -110,31 +104,24 @@ def _scrubber(kind, rows, labels, names, caption, alt, start, delay) -> Scrubber
     shown = max(1, min(320, room) // width) * width if width <= SMALL else min(width, room)
     uris: dict[str, int] = {}
     places = [[uris.setdefault(_uri(image), len(uris)) for image in row] for row in rows]
-    data = {
-        "id": f"sdlearn-{uuid.uuid4().hex[:12]}",
-        "kind": kind,
+    data = {"id": f"sdlearn-{uuid.uuid4().hex[:12]}", "kind": kind, "start": start, "delay": delay}
+    data |= {
         "uris": list(uris),
         "frames": places,
         "labels": labels,
         "names": names,
         "caption": caption or "",
         "alt": alt,
-        "width": width,
-        "height": height,
-        "shown": shown,
-        "crisp": width <= SMALL,
-        "start": start,
-        "delay": delay,
     }
+    data |= {"width": width, "height": height, "shown": shown, "crisp": width <= SMALL}
     # Inside <script>, "<" could end the script or open a comment; JSON can spell it otherwise.
     script = _SCRIPT.read_text(encoding="utf-8").replace("DATA", json.dumps(data).replace("<", "\\u003c"))
+    still = f'<img class="dark-light" src="{_uri(_side_by_side(rows))}" alt="{escape(alt)}" style="max-width:100%">'
+    still += f"<p>{escape(caption)}</p>" if caption else ""
     page = (
-        f'<div id="{data["id"]}" class="tex2jax_ignore mathjax_ignore" data-lm-suppress-shortcuts="true">'
-        f'<img class="dark-light" src="{_uri(_side_by_side(rows))}" alt="{escape(alt)}" style="max-width:100%">'
-        + (f"<p>{escape(caption)}</p>" if caption else "")
-        + f"</div><script>{script}</script>"
+        f'<div id="{data["id"]}" class="tex2jax_ignore mathjax_ignore" data-lm-suppress-shortcuts="true">{still}</div>'
     )
-    return Scrubber(rows, labels, names, alt, page)
+    return Scrubber(rows, labels, names, alt, f"{page}<script>{script}</script>")
 
 
 def _rows(frames) -> list[list[Image.Image]]:
@@ -178,9 +165,8 @@ def _side_by_side(rows: list[list[Image.Image]]) -> Image.Image:
     """At most six frames, first and last among them, each above the next of its row: what shows without scripts."""
     last, (width, height) = len(rows) - 1, rows[0][0].size
     chosen = sorted({round(k * last / 5) for k in range(6)})
-    scale = min(1, 160 / width)
-    w, h = (max(1, round(side * scale)) for side in (width, height))
     shown = [rows[k][line] for line in range(len(rows[0])) for k in chosen]
-    if scale < 1:
-        shown = [image.resize((w, h), Image.Resampling.LANCZOS) for image in shown]
+    if width > 160:
+        size = 160, max(1, round(height * 160 / width))
+        shown = [image.resize(size, Image.Resampling.LANCZOS) for image in shown]
     return contact_sheet(shown, len(chosen), gap=4)

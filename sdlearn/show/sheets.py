@@ -1,7 +1,5 @@
 """Sheets of pictures at whole-pixel places: contact sheets, trajectories, latents, guidance as maps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 
@@ -27,9 +25,9 @@ def grid(images, captions=None, *, columns=None, row_labels=None, column_labels=
     row_labels, column_labels: one for each row and column.
     """
     rows = _rows(images, columns)
-    count = sum(map(len, rows))
-    captions = [""] * count if captions is None else [str(c) for c in captions]
-    paper.same_number(captions, count, "captions", "pictures")
+    if captions is not None:
+        captions = list(captions)
+        paper.same_number(captions, sum(map(len, rows)), "captions", "pictures")
     return _sheet(rows, captions, row_labels, column_labels, title)
 
 
@@ -48,12 +46,9 @@ def strip(rows: Mapping, labels=None, *, title=None, at_most: int = 7) -> Figure
     if labels is not None:
         paper.same_number(labels, length, "labels", "columns")
     shown = sorted({round(k) for k in np.linspace(0, length - 1, min(at_most, length))})
-    return grid(
-        [[row[k] for k in shown] for row in lists],
-        row_labels=list(rows),
-        column_labels=None if labels is None else [labels[k] for k in shown],
-        title=title,
-    )
+    labels = None if labels is None else [labels[k] for k in shown]
+    thinned = [[row[k] for k in shown] for row in lists]
+    return grid(thinned, row_labels=list(rows), column_labels=labels, title=title)
 
 
 def difference(a, b, *, magnify: float = 8, labels=("before", "after"), title=None) -> Figure:
@@ -75,9 +70,6 @@ def psnr(a, b) -> float:
     return pictures.psnr(*(torch.from_numpy(2 * v - 1).permute(2, 0, 1)[None] for v in (x, y))).item()
 
 
-# -- latents and predictions -------------------------------------------------------------------------------------------
-
-
 @paper.house_style
 def latent_channels(latents, *, image=None, captions=None, title=None) -> Figure:
     """The channels of latents (C, h, w) or (B, C, h, w) as maps on one scale: orange is below zero, purple above.
@@ -89,17 +81,16 @@ def latent_channels(latents, *, image=None, captions=None, title=None) -> Figure
         raise ValueError(f"Latents have shape (C, h, w) or (B, C, h, w), not {x.shape}.")
     x = x.reshape(-1, *x.shape[-3:])
     top = paper.scale(x)
-    rows = [[_coloured(channel, SIGNED, -top, top) for channel in one] for one in x]
+    rows = [[_coloured(channel, top) for channel in one] for one in x]
     names = [f"channel {c}" for c in range(x.shape[1])]
     if image is not None:
-        images = (
-            [image] if isinstance(image, pictures.Picture) or (len(x) == 1 and np.ndim(image) == 3) else list(image)
-        )
+        one = isinstance(image, pictures.Picture) or (len(x) == 1 and np.ndim(image) == 3)
+        images = [image] if one else list(image)
         paper.same_number(images, len(rows), "images", "latents")
         rows = [[picture(i), *row] for i, row in zip(images, rows, strict=True)]
         names = ["picture", *names]
     title = title or f"{x.shape[1]} latent channels of {x.shape[2]} × {x.shape[3]}, on one scale"
-    return _sheet(rows, None, captions, names, title, bars={-1: (SIGNED, -top, top)})
+    return _sheet(rows, None, captions, names, title, bars={-1: top})
 
 
 @paper.house_style
@@ -116,22 +107,17 @@ def guidance(uncond, cond, guidance_scale: float, *, title=None) -> Figure:
     gap, guided = c - u, u + guidance_scale * (c - u)
     top, small = paper.scale(np.stack([u, c, guided])), paper.scale(gap)
     rows = [
-        [_coloured(m, SIGNED, -t, t) for m, t in zip(maps, (top, top, small, top), strict=True)]
+        [_coloured(m, t) for m, t in zip(maps, (top, top, small, top), strict=True)]
         for maps in zip(u, c, gap, guided, strict=True)
     ]
     names = ["unconditional", "conditional", "difference", f"uncond + {guidance_scale:g} × difference"]
     title = title or "Guidance walks on along the difference between two predictions"
-    bars = {2: (SIGNED, -small, small), 3: (SIGNED, -top, top)}
-    return _sheet(rows, None, [f"channel {k}" for k in range(len(u))], names, title, bars)
-
-
-# -- how a sheet is laid out -------------------------------------------------------------------------------------------
+    return _sheet(rows, None, [f"channel {k}" for k in range(len(u))], names, title, bars={2: small, 3: top})
 
 
 def _rows(images, columns) -> list[list[Image.Image]]:
-    if isinstance(images, pictures.Picture) or (hasattr(images, "shape") and np.ndim(images) == 3):
-        images = [images]
-    images = list(images)
+    alone = isinstance(images, pictures.Picture) or (hasattr(images, "shape") and np.ndim(images) == 3)
+    images = [images] if alone else list(images)
     count = paper.something(images, "picture")
     if isinstance(images[0], (list, tuple)) or getattr(images[0], "ndim", 0) == 4:
         rows = [[picture(i) for i in row] for row in images]
@@ -147,12 +133,12 @@ def _rows(images, columns) -> list[list[Image.Image]]:
     return [[picture(i) for i in images[k : k + columns]] for k in range(0, len(images), columns)]
 
 
-def _coloured(values: np.ndarray, cmap: str, low: float, high: float) -> Image.Image:
-    return Image.fromarray(colormaps[cmap](Normalize(low, high)(values), bytes=True)[..., :3])
+def _coloured(values: np.ndarray, top: float) -> Image.Image:
+    return Image.fromarray(colormaps[SIGNED](Normalize(-top, top)(values), bytes=True)[..., :3])
 
 
 def _sheet(rows, captions, row_labels, column_labels, title, bars=None) -> Picture:
-    """Pictures at whole-pixel places. bars: column -> (colour map, low, high), a scale under that column."""
+    """Pictures at whole-pixel places. bars: column -> the largest magnitude, for a scale under that column."""
     columns = max(map(len, rows))
     if row_labels is not None:
         paper.same_number(row_labels, len(rows), "row labels", "rows")
@@ -209,11 +195,11 @@ def _sheet(rows, captions, row_labels, column_labels, title, bars=None) -> Pictu
                 spine.set(visible=True, color=PALE, linewidth=0.5)
             if words:
                 text(left + c * (cell + gap) + cell / 2, top + tall + 12 * PT, words, ha="center", fontsize=10)
-    for c, (cmap, low, high) in (bars or {}).items():
+    for c, top in (bars or {}).items():
         x = left + (c % columns) * (cell + gap)
         ax = fig.add_axes((x / w, 1 - (y + 14 * PT) / h, cell / w, 7 * PT / h))
-        bar = fig.colorbar(ScalarMappable(Normalize(low, high), cmap), cax=ax, orientation="horizontal")
-        bar.set_ticks([low, 0, high], labels=[paper.signed(v, ".2g") for v in (low, 0, high)])
+        bar = fig.colorbar(ScalarMappable(Normalize(-top, top), SIGNED), cax=ax, orientation="horizontal")
+        bar.set_ticks([-top, 0, top], labels=[paper.signed(v, ".2g") for v in (-top, 0, top)])
         bar.outline.set(linewidth=0.5)
         for label, side in zip(ax.get_xticklabels(), ("left", "center", "right"), strict=True):
             label.set(ha=side, fontsize=10)

@@ -1,16 +1,11 @@
 """Live controls beside a picture, for readers with a kernel; for everyone else the same picture in a scrubber.
 
-    widgets.prompt_explorer(sd)                 # as the last line of a cell
-    widgets.noise_explorer(sd, image)
-    widgets.token_explorer(sd)
-    widgets.img2img_explorer(sd, image)
+    widgets.prompt_explorer(sd)     # as the last line of a cell
 
 An explorer is a generator of `Frame`s and a few ipywidgets (7.7 or 8) whose values are its arguments. A thread runs it
 a short pause after a change; where a newer change has made it stale it never starts, or stops at its next frame, so
 there is no queue. What goes wrong stands in place of the picture.
 """
-
-from __future__ import annotations
 
 import io
 import threading
@@ -19,15 +14,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
 
 import torch
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageOps
 
 from .. import autoencoder, samplers, sampling, text
 from ..batch import Settings
 from ..model import StableDiffusion, check_model
-from ..pictures import fit, open_image, to_images, to_tensor
+from ..pictures import fit, to_images, to_tensor
 from ..schedule import number
 from . import figures
 from .scrubber import Scrubber, scrub
@@ -64,16 +58,12 @@ class Explorer:
     Frame of their first values. fallback: what shows without a kernel or without ipywidgets.
     """
 
-    def __init__(
-        self, work: Callable[..., Iterator[Frame]], controls: Callable[[Any], dict], first: Frame, fallback: Scrubber
-    ):
-        self.fallback = fallback
-        self.work = work
+    def __init__(self, work: Callable[..., Iterator[Frame]], controls: Callable, first: Frame, fallback: Scrubber):
+        self.work, self.fallback, self.box = work, fallback, None
         self.id = f"explorer-{uuid.uuid4().hex[:12]}"
         try:
             import ipywidgets
         except ImportError:  # the scrubber needs nothing
-            self.box = None
             return
         self.controls = controls(ipywidgets)
         for control in self.controls.values():
@@ -83,10 +73,10 @@ class Explorer:
         self.progress = ipywidgets.FloatProgress(value=1, min=0, max=1, layout={"width": "320px"})
         self.message = ipywidgets.HTML()
         self._say(first.label)
+        self.panel = ipywidgets.VBox(list(self.controls.values()), layout={"min_width": "300px"})
         view = ipywidgets.VBox([self.picture, self.progress, self.message])
-        panel = ipywidgets.VBox(list(self.controls.values()), layout={"min_width": "300px"})
         side_by_side = {"display": "flex", "flex_flow": "row wrap", "grid_gap": "16px"}
-        self.box = ipywidgets.Box([panel, view], layout=side_by_side)
+        self.box = ipywidgets.Box([self.panel, view], layout=side_by_side)
         self.box.add_class(self.id)
         self._lock = threading.Lock()  # one run at a time
         self._thread = None  # of the newest wish
@@ -98,29 +88,25 @@ class Explorer:
         self._thread.start()
 
     def _serve(self) -> None:
-        wish = threading.current_thread()
+        wish, shown = threading.current_thread(), 0.0
         with self._lock:
             if wish is not self._thread:  # there was a change in the meantime
                 return
             try:
-                self._run(lambda: wish is self._thread)
+                self._say("…")
+                for frame in self.work(**{name: control.value for name, control in self.controls.items()}):
+                    if wish is not self._thread:
+                        return
+                    self.progress.value = frame.done
+                    if time.monotonic() - shown > REFRESH:
+                        self.picture.value = _png(frame.picture())
+                        self._say(frame.label)
+                        shown = time.monotonic()
+                self.picture.value = _png(frame.picture())
+                self.progress.value = 1
+                self._say(frame.label)
             except Exception as error:  # whatever it is, the reader must see it here: a thread has no cell to fail in
                 self._say(f"{type(error).__name__}: {error}", alarm=True)
-
-    def _run(self, wanted: Callable[[], bool]) -> None:
-        self._say("…")
-        shown, frame = 0.0, None
-        for frame in self.work(**{name: control.value for name, control in self.controls.items()}):
-            if not wanted():
-                return
-            self.progress.value = frame.done
-            if time.monotonic() - shown > REFRESH:
-                self.picture.value = _png(frame.picture())
-                self._say(frame.label)
-                shown = time.monotonic()
-        self.picture.value = _png(frame.picture())
-        self.progress.value = 1
-        self._say(frame.label)
 
     def _say(self, words: str, alarm: bool = False) -> None:
         style = ' role="alert" style="color:#b3261e;white-space:pre-wrap"' if alarm else ""
@@ -130,10 +116,9 @@ class Explorer:
         from IPython.display import HTML, display
 
         if self.box is None:
-            display(self.fallback)
-            return
+            return display(self.fallback)
         display(self.box)
-        display(HTML(_STILL.replace("ID", self.id).replace("SCRUBBER", self.fallback._repr_html_())))
+        display(HTML(_STILL.replace("ID", self.id).replace("SCRUBBER", self.fallback.html)))
 
 
 def prompt_explorer(
@@ -148,9 +133,8 @@ def prompt_explorer(
 ) -> Explorer:
     """Type a prompt and turn every knob of the loop; the picture is the network's guess at each step."""
 
-    def draw(prompt, negative_prompt, seed, num_inference_steps, guidance_scale, sampler):
-        asked = Settings(prompt, negative_prompt or None, seed, None, num_inference_steps, guidance_scale, sampler)
-        return _trajectory(sd, asked)
+    def draw(prompt, negative_prompt, **knobs):
+        return _trajectory(sd, Settings(prompt, negative_prompt or None, **knobs))
 
     def controls(w):
         return {
@@ -162,9 +146,9 @@ def prompt_explorer(
             "sampler": w.Dropdown(options=list(samplers.SAMPLERS), value=sampler, description="sampler"),
         }
 
-    frames = list(draw(prompt, negative_prompt, seed, num_inference_steps, guidance_scale, sampler))
-    fallback = _scrubbed(frames, f"{prompt}: what the network believes at each step")
-    return Explorer(draw, controls, frames[-1], fallback)
+    knobs = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
+    frames = list(draw(prompt, negative_prompt, seed=seed, **knobs))
+    return Explorer(draw, controls, frames[-1], _scrubbed(frames, f"{prompt}: what the network believes at each step"))
 
 
 def noise_explorer(sd: StableDiffusion, image, *, seed: int = 1, timestep: int = 300) -> Explorer:
@@ -200,16 +184,18 @@ def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a foxaroo") 
     def read(prompt):
         found = text.tokens(sd, prompt)
         words = {piece: number for piece, number in zip(found.pieces, found.ids, strict=True) if piece[:2] != "<|"}
-        near = [f"{_clean(piece)}: {' '.join(neighbours(sd, number)) or 'none'}" for piece, number in words.items()]
+        near = [(piece.removesuffix("</w>"), neighbours(sd, number)) for piece, number in words.items()]
+        said = "; ".join(f"{piece}: {' '.join(rows) or 'none'}" for piece, rows in near)
         sheet = figures.tokens(found.pieces, found.ids, dropped=found.lost)
-        label = "Nearest in the token table. " + "; ".join(near) if near else "The empty prompt: two marks and padding."
+        label = f"Nearest in the token table. {said}" if near else "The empty prompt: two marks and padding."
         yield Frame(1, label, lambda: Image.open(io.BytesIO(sheet.png())))
 
-    def controls(w):
-        return {"prompt": w.Text(prompt, description="sentence", layout={"width": "480px"})}
-
     frames = [frame for sentence in (prompt, *SENTENCES) for frame in read(sentence)]
-    return Explorer(read, controls, frames[0], _scrubbed(frames, "Sentences in pieces, with places and ids", start=0))
+    fallback = _scrubbed(frames, "Sentences in pieces, with places and ids", start=0)
+    layout = {"width": "480px"}
+    return Explorer(
+        read, lambda w: {"prompt": w.Text(prompt, description="sentence", layout=layout)}, frames[0], fallback
+    )
 
 
 def neighbours(sd: StableDiffusion, token: int, count: int = 3) -> list[str]:
@@ -220,7 +206,8 @@ def neighbours(sd: StableDiffusion, token: int, count: int = 3) -> list[str]:
         return []
     cosines = table @ table[token] / (norms * norms[token]).clamp_min(1e-12)
     cosines[[token, *sd.tokenizer.all_special_ids]] = -1
-    return [_clean(piece) for piece in sd.tokenizer.convert_ids_to_tokens(cosines.topk(count).indices.tolist())]
+    nearest = sd.tokenizer.convert_ids_to_tokens(cosines.topk(count).indices.tolist())
+    return [piece.removesuffix("</w>") for piece in nearest]
 
 
 def img2img_explorer(
@@ -237,7 +224,7 @@ def img2img_explorer(
     check_model(sd)
     given = fit(image, sd.width, sd.height)
     sketch = Image.new("RGB", (SKETCH, SKETCH), "white")
-    uploaded: list[bytes] = []
+    uploaded, below = [], []  # bytes of files; widgets that are no arguments
     number("strength", strength, 0, 1)
 
     def draw(source, prompt, strength, seed):
@@ -247,7 +234,11 @@ def img2img_explorer(
         elif source == "upload":
             if not uploaded:
                 raise ValueError("There is no picture yet: press Upload and choose one.")
-            start = fit(_uploaded(uploaded[-1]), sd.width, sd.height)
+            try:
+                start = fit(Image.open(io.BytesIO(uploaded[-1])), sd.width, sd.height)
+            except Exception as error:  # each of Pillow's decoders fails in its own way
+                said = f"Your upload is no picture that Pillow can read ({error}); choose a PNG or JPEG."
+                raise ValueError(said) from error
         skipped = num_inference_steps - int(num_inference_steps * strength)
         latents = autoencoder.encode(sd, start)
         yield Frame(0, "the start", lambda: start)
@@ -298,27 +289,17 @@ def img2img_explorer(
             "seed": _slider(w.IntSlider, "seed", seed, 0, 100),
         }
 
-    below: list = []
     frames = list(draw("picture", prompt, strength, seed))
     caption = f"{prompt}: from the given picture, strength {strength:g}" if len(frames) > 2 else "To latents and back"
-    fallback = _scrubbed(frames, caption)
-    explorer = Explorer(draw, controls, frames[-1], fallback)
+    explorer = Explorer(draw, controls, frames[-1], _scrubbed(frames, caption))
     if explorer.box is not None:
-        panel = explorer.box.children[0]
-        panel.children = (*panel.children, *below)
+        explorer.panel.children += tuple(below)
     return explorer
 
 
 def _slider(kind, name: str, value, low, high, **options):
     """A slider whose ends reach as far as the value that it begins with."""
     return kind(value, min=min(low, value), max=max(high, value), description=name, **options)
-
-
-def _uploaded(content: bytes) -> Image.Image:
-    try:
-        return open_image(Image.open(io.BytesIO(content)))
-    except Exception as error:  # each of Pillow's decoders fails in its own way
-        raise ValueError(f"Your upload is no picture that Pillow can read ({error}); choose a PNG or JPEG.") from error
 
 
 def _trajectory(sd, asked: Settings) -> Iterator[Frame]:
@@ -338,17 +319,10 @@ def _scrubbed(frames: list, caption: str, *, names=None, start: int = -1) -> Scr
     chosen = sorted({round(k * (len(frames) - 1) / 11) for k in range(12)})
     rows = [frames[k] if isinstance(frames[k], list) else [frames[k]] for k in chosen]
     pictures = [[frame.picture().convert("RGB") for frame in row] for row in rows]
-    size = tuple(max(side) for side in zip(*(image.size for row in pictures for image in row), strict=True))
-    pictures = [[_padded(image, size) for image in row] for row in pictures]
+    w, h = (max(side) for side in zip(*(image.size for row in pictures for image in row), strict=True))
+    pictures = [[ImageOps.expand(p, (0, 0, w - p.width, h - p.height), "white") for p in row] for row in pictures]
     caption = f"{caption}. In a running notebook, live controls stand here."
     return scrub(pictures, [row[0].label for row in rows], names=names, caption=caption, start=start)
-
-
-def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture in the upper left of a white sheet."""
-    sheet = Image.new("RGB", size, "white")
-    sheet.paste(image)
-    return sheet
 
 
 def _png(image: Image.Image) -> bytes:
@@ -357,7 +331,3 @@ def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(file, "png")
     return file.getvalue()
-
-
-def _clean(piece: str) -> str:
-    return piece.removesuffix("</w>")

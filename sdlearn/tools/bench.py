@@ -4,8 +4,6 @@ Both draw the same picture in one process: the same weights, seed, steps and sch
 machine that slows down slows both down, and the ratio is the median over rounds of neighbouring runs.
 """
 
-from __future__ import annotations
-
 import copy
 import platform
 import statistics
@@ -21,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import samplers
 from ..batch import Settings
+from ..fast import optimize
 from ..hub.architectures import random_model
 from ..hub.checkpoints import load, quiet
 from ..model import StableDiffusion
@@ -72,10 +71,11 @@ class Report:
         lines = [self.machine, self.work, ""]
         for timing in self.pictures:
             memory = "" if timing.peak_bytes is None else f"   peak {timing.peak_bytes / 2**30:.2f} GiB"
-            lines.append(f"{timing.name:<20} {_spread(timing.seconds, '.3f')} s a batch{memory}")
+            lines.append(f"{timing.name:<20} {_spread(timing.seconds)} s a batch{memory}")
         for timing in self.pictures[:-1]:
-            ratio = _spread(self.ratios(timing.name), ".3f")
-            lines.append(f"{timing.name + ' / diffusers':<20} {ratio}, faster where below 1")
+            lines.append(
+                f"{timing.name + ' / diffusers':<20} {_spread(self.ratios(timing.name))}, faster where below 1"
+            )
         lines += [f"{'pictures differ by':<20} {self.difference} of 255 grey levels at most", ""]
         for timing in self.loop:
             rate = self.num_steps / timing.median
@@ -109,11 +109,8 @@ def bench(
     made = random_model if random_weights else load
     sd = model if isinstance(model, StableDiffusion) else made(**model or {})
     models = {"sdlearn": sd}
-    if fast or compiled:
-        from ..fast import optimize
-
-        models |= {"fast": optimize(sd)} if fast else {}
-        models |= {"compiled": optimize(sd, compile=True)} if compiled else {}
+    models |= {"fast": optimize(sd)} if fast else {}
+    models |= {"compiled": optimize(sd, compile=True)} if compiled else {}
     prompts, negatives, seeds = [PROMPT] * batch_size, [negative_prompt] * batch_size, range(batch_size)
     settings = Settings(prompts, negatives, seeds=seeds, progress=False, **settings)
     pipe = pipeline(sd, settings.sampler)
@@ -132,6 +129,7 @@ def bench(
     pictures, drawn = interleave(runs | {DIFFUSERS: draw_with_diffusers}, repeats, sd.device)
     loops, steps = interleave({name: loop(model) for name, model in models.items()}, repeats, sd.device)
     num_steps = steps["sdlearn"]
+    levels = {name: np.stack([np.asarray(picture, dtype=int) for picture in batch]) for name, batch in drawn.items()}
     guided = 2 if settings.guidance_scale != 1 else 1
     size = f"{settings.width or sd.width}x{settings.height or sd.height}"
     asked = f"{num_steps} {settings.sampler.name} steps, guidance {settings.guidance_scale:g}"
@@ -142,7 +140,7 @@ def bench(
         num_steps=num_steps,
         pictures=pictures,
         loop=loops,
-        difference=max(_difference(drawn[name], drawn[DIFFUSERS]) for name in models),
+        difference=max(int(np.abs(levels[name] - levels[DIFFUSERS]).max()) for name in models),
         step_flops=unet_flops(sd, batch_size * guided, sd.latent_shape(settings.height, settings.width)),
         peak_flops=matmul_flops(sd.device, sd.dtype),
     )
@@ -154,12 +152,11 @@ def pipeline(sd: StableDiffusion, sampler: str) -> diffusers.StableDiffusionPipe
     It runs every part in one number format, so beside a half-precision UNet it gets a half-precision autoencoder.
     """
     ours = samplers.get_sampler(sampler)
-    schedule = {f.name: getattr(sd.schedule, f.name) for f in fields(sd.schedule) if f.init}
-    schedule = {name: value for name, value in schedule.items() if value is not None}
+    given = {f.name: getattr(sd.schedule, f.name) for f in fields(sd.schedule) if f.init}
+    schedule = {name: value for name, value in given.items() if value is not None}
     options = {"clip_sample": False, "skip_prk_steps": True, "use_karras_sigmas": ours.karras}
-    scheduler = getattr(diffusers, ours.scheduler).from_config(
-        schedule | options
-    )  # what it does not know it passes over
+    # What a scheduler does not know it passes over.
+    scheduler = getattr(diffusers, ours.scheduler).from_config(schedule | options)
     vae = sd.vae if sd.vae.dtype == sd.dtype else torch.nn.Module.to(copy.deepcopy(sd.vae), sd.dtype)
     parts = {"vae": vae, "text_encoder": sd.text_encoder, "tokenizer": sd.tokenizer, "unet": sd.unet}
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -171,7 +168,7 @@ def pipeline(sd: StableDiffusion, sampler: str) -> diffusers.StableDiffusionPipe
 def interleave(runs: dict[str, Callable], repeats: int, device: torch.device) -> tuple[tuple[Timing, ...], dict]:
     """Time each function `repeats` times after one warm-up, in turns; every other round goes backwards.
 
-    Returns the timings in the order given, and what each function returned last.
+    Returns the timings in the order given, and what each function returned in its warm-up.
     """
     peaks, results, seconds = {}, {}, {name: [] for name in runs}
     for name, run in runs.items():
@@ -217,8 +214,7 @@ def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
         for _ in range(calls):
             a @ b
 
-    run()
-    return calls * 2 * n**3 / min(_seconds(run, device) for _ in range(5))
+    return calls * 2 * n**3 / min(_seconds(run, device) for _ in range(6))
 
 
 def describe_machine(device: torch.device) -> str:
@@ -231,13 +227,8 @@ def describe_machine(device: torch.device) -> str:
     return f"{device.type} ({hardware}), torch {torch.__version__}, diffusers {diffusers.__version__}"
 
 
-def _difference(ours, theirs) -> int:
-    pairs = zip(ours, theirs, strict=True)
-    return max(int(np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)).max()) for a, b in pairs)
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def _flops(rate: float) -> str:

@@ -5,8 +5,6 @@ It works in a clone of the repository, with the extra `book`. Every notebook is 
 again. Nothing in the result points to another host but the links that a reader clicks.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json
@@ -22,7 +20,11 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import psutil
+from PIL import Image
 
+import sdlearn
+
+from .. import autoencoder, pictures
 from ..hub import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -52,9 +54,6 @@ def notebooks() -> list[Path]:
     return sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 
 
-# -- executing ---------------------------------------------------------------------------------------------------------
-
-
 def executed_copy(notebook: Path) -> Path:
     """Where the executed copy of a notebook lies: a folder for each model that the notebooks are run on."""
     model = checkpoints.chosen()
@@ -81,10 +80,8 @@ def execute(chosen: list[Path] | None = None) -> list[Path]:
     Raises RuntimeError with nbmake's report if a notebook fails.
     """
     chosen = notebooks() if chosen is None else chosen
-    stale = [str(n) for n in chosen if not is_fresh(n)]
-    if stale:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *stale]
-        _call(command, "A notebook failed")
+    if stale := [str(n) for n in chosen if not is_fresh(n)]:
+        _call([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *stale], "A notebook failed")
     return [executed_copy(n) for n in chosen]
 
 
@@ -102,9 +99,6 @@ def seconds(executed: Path) -> float | None:
         return None
     first, last = times[0]["iopub.status.busy"], times[-1]["shell.execute_reply"]
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
-
-
-# -- building ----------------------------------------------------------------------------------------------------------
 
 
 def build() -> Path:
@@ -132,9 +126,8 @@ def _alone() -> Iterator[None]:
     try:
         BUILD.mkdir(exist_ok=True)
         if lock.exists() and psutil.pid_exists(int(lock.read_text() or 0)):
-            raise OSError(
-                f"Another `sdlearn book` is at work in {BUILD}; wait for it, or if there is none delete {lock}."
-            )
+            said = f"Another `sdlearn book` is at work in {BUILD}; wait for it, or if there is none delete {lock}."
+            raise OSError(said)
         lock.write_text(str(os.getpid()))
         try:
             yield
@@ -150,8 +143,7 @@ def _stage(executed: list[Path]) -> Path:
     """The folder that Jupyter Book reads: the executed notebooks, the pages and the pictures."""
     source = BUILD / "source"
     shutil.rmtree(source, ignore_errors=True)
-    ignored = shutil.ignore_patterns("*.ipynb", ".*")
-    shutil.copytree(NOTEBOOKS, source, ignore=ignored)
+    shutil.copytree(NOTEBOOKS, source, ignore=shutil.ignore_patterns("*.ipynb", ".*"))
     for copy in executed:
         notebook = for_site(json.loads(copy.read_text(encoding="utf-8")))
         (source / copy.name).write_text(json.dumps(notebook), encoding="utf-8")
@@ -159,8 +151,12 @@ def _stage(executed: list[Path]) -> Path:
     index.write_text(index.read_text(encoding="utf-8").replace(SCRUBBER, first_scrubber()), encoding="utf-8")
     extra = source / "extra"
     (extra / "mathjax").mkdir(parents=True)
-    shutil.copy(_mathjax(), extra / "mathjax")
-    _favicon(extra / "favicon.png")
+    # MathJax as one file that fetches no fonts; PyPI carries it in a package that is not importable.
+    mathjax = next(file for file in distribution("sphinx-mathjax-offline").files if file.name == "tex-svg.js")
+    shutil.copy(mathjax.locate(), extra / "mathjax")
+    with Image.open(COVER) as cover:
+        side = cover.height // 3
+        cover.crop((2 * side, 0, 3 * side, side)).resize((64, 64)).save(extra / "favicon.png")
     return source
 
 
@@ -175,25 +171,8 @@ def for_site(notebook: dict) -> dict:
     return notebook
 
 
-def _mathjax() -> Path:
-    """MathJax as one file that fetches no fonts; PyPI carries it in a package that is not importable."""
-    return next(Path(f.locate()) for f in distribution("sphinx-mathjax-offline").files if f.name == "tex-svg.js")
-
-
-def _favicon(path: Path) -> None:
-    from PIL import Image
-
-    with Image.open(COVER) as cover:
-        side = cover.height // 3
-        cover.crop((2 * side, 0, 3 * side, side)).resize((64, 64)).save(path)
-
-
 def first_scrubber() -> str:
     """The landing page's scrubber: five pictures drawn side by side, from noise on."""
-    import sdlearn
-
-    from .. import autoencoder, pictures
-
     sd = sdlearn.load("emoji", device="cpu", dtype="float32")
     prompts = [prompt for prompt in cover_prompts() if re.search("owl|mushroom|rocket|penguin|robot", prompt)]
     run = {"seeds": [COVER_SEED] * len(prompts), "num_inference_steps": 14, "guidance_scale": 4, "progress": False}
@@ -207,17 +186,11 @@ def first_scrubber() -> str:
 
 def draw_cover() -> Path:
     """Draw the README's picture anew with the shipped model: a sheet of its subjects, styles and backgrounds."""
-    from PIL import Image
-
-    import sdlearn
-
-    from ..pictures import contact_sheet
-
     notebooks()  # a clone, or one sentence why not
     sd = sdlearn.load("emoji", device="cpu", dtype="float32")
     prompts = cover_prompts()
-    pictures = sdlearn.text_to_image(sd, prompts, seeds=[COVER_SEED] * len(prompts), guidance_scale=4, progress=False)
-    sheet = contact_sheet(pictures, columns=8)
+    drawn = sdlearn.text_to_image(sd, prompts, seeds=[COVER_SEED] * len(prompts), guidance_scale=4, progress=False)
+    sheet = pictures.contact_sheet(drawn, columns=8)
     factor = max(1, 128 // sd.width)
     sheet = sheet.point(lambda value: round(value / 255 * 51) * 5)  # 52 levels look the same in half the bytes
     COVER.parent.mkdir(exist_ok=True)
@@ -229,9 +202,5 @@ def cover_prompts() -> list[str]:
     from ..training.captions import Reading
     from ..training.score import write
 
-    found = []
-    for pair in COVER_SUBJECTS.split(";"):
-        what, background = map(str.strip, pair.split(","))
-        style, subject = what.split(" ", 1)
-        found.append(write(Reading(subject, style, background)))
-    return found
+    found = re.findall(r"(\w+) ([\w ]+), ([\w ]+)", COVER_SUBJECTS)
+    return [write(Reading(subject, style, background)) for style, subject, background in found]

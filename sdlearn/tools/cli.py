@@ -5,16 +5,13 @@ value, a missing file, a full disk) ends in one sentence on stderr and exit stat
 its traceback.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from .. import __version__
-
-CONTINUES = 130  # what a shell reports for a program stopped by Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,14 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if "out of memory" not in str(error) and "allocate memory" not in str(error):
             raise
-        print(
-            "sdlearn: the device ran out of memory; take a smaller --batch-size or --height and --width, "
-            "--dtype float16 on a GPU, or --low-memory.",
-            file=sys.stderr,
-        )
+        cure = "take a smaller --batch-size or --height and --width, --dtype float16 on a GPU, or --low-memory."
+        print(f"sdlearn: the device ran out of memory; {cure}", file=sys.stderr)
     except KeyboardInterrupt:
         print("sdlearn: stopped.", file=sys.stderr)
-        return CONTINUES
+        return 130  # what a shell reports for a program stopped by Ctrl-C
     return 1
 
 
@@ -44,23 +38,26 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sdlearn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name, run, text, description=None) -> argparse.ArgumentParser:
+    def command(name, function, text, description=None) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=description)
-        added.set_defaults(run=run)
+        added.set_defaults(run=partial(_call, function))
         return added
 
-    course = command("course", _course, "open the notebooks in JupyterLab")
-    course.add_argument("--dir", help="the folder to work in; the notebooks are copied there, yours are left alone")
+    course = command("course", "tools.course.open_course", "open the notebooks in JupyterLab")
+    text = "the folder to work in; the notebooks are copied there, yours are left alone"
+    course.add_argument("--dir", dest="folder", metavar="DIR", help=text)
     course.add_argument("--port", type=int, help="JupyterLab's port (it takes the next free one from 8888)")
-    course.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+    text = "print the address instead of opening a browser"
+    course.add_argument("--no-browser", dest="browser", action="store_false", help=text)
     course.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of JupyterLab, after --")
 
     description = (
-        "Execute the notebooks that changed and build the site in _build/html. Needs a clone of the repository and "
-        'pip install -e ".[book]".'
+        "Execute the notebooks that changed and build the site in _build/html. Needs a clone of the repository "
     )
-    book = command("book", _book, "build the course as a site, complete without internet", description)
-    book.add_argument("--cover", action="store_true", help="only draw the README's picture anew")
+    description += 'and pip install -e ".[book]".'
+    book = command("book", "tools.book.build", "build the course as a site, complete without internet", description)
+    cover = {"dest": "run", "action": "store_const", "const": partial(_call, "tools.book.draw_cover")}
+    book.add_argument("--cover", **cover, help="only draw the README's picture anew")
 
     description = (
         "Draw a picture for every line of a file, as PNGs that carry their settings, with a JSON lines index. The same "
@@ -68,7 +65,7 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
         "processes and GPUs."
     )
     text = "draw many pictures from a file of prompts; an interrupted run continues"
-    generate = command("generate", _generate, text, description)
+    generate = command("generate", "tools.generate.generate", text, description)
     text = "text, one prompt a line; or .csv, .jsonl with a prompt a row"
     generate.add_argument("--prompts", required=True, help=text)
     generate.add_argument("--out", required=True, help="the folder for the pictures and index.jsonl")
@@ -77,14 +74,15 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     generate.add_argument("--fast", action="store_true", help="the fast path (sdlearn.optimize)")
     _add_options(generate)
 
-    command("models", _models, "list the models that load() knows by name")
-    command("doctor", _doctor, "check this machine: OK or FAIL, and the cure")
+    command("models", "hub.checkpoints.models", "list the models that load() knows by name")
+    command("doctor", "tools.doctor.examine", "check this machine: OK or FAIL, and the cure")
 
-    bench = command("bench", _bench, "time the loop against diffusers' pipeline on this machine")
+    bench = command("bench", "tools.bench.bench", "time the loop against diffusers' pipeline on this machine")
     bench.add_argument("--repeats", type=int, default=7, help="runs of each, interleaved (default: %(default)s)")
     bench.add_argument("--random-weights", action="store_true", help="build the model from its config, no download")
     bench.add_argument("--fast", action="store_true", help="time the fast path (sdlearn.optimize) too")
-    bench.add_argument("--compile", action="store_true", help="time the fast path with torch.compile too")
+    text = "time the fast path with torch.compile too"
+    bench.add_argument("--compile", dest="compiled", action="store_true", help=text)
     _add_options(bench)
 
     train = commands.add_parser("train", help="make the shipped model's data and train it, or one of your own")
@@ -97,6 +95,19 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     return parser
 
 
+def _call(where: str, args: argparse.Namespace) -> int:
+    """Call that function with the options as its arguments; prints what it returns, unless that is an exit status."""
+    module, function = where.rsplit(".", 1)
+    options = {name: value for name, value in vars(args).items() if name != "run"}
+    if "name" in options:
+        options["model"] = {name: options.pop(name) for name in ("name", "device", "dtype", "low_memory")}
+    result = getattr(importlib.import_module(f"..{module}", __package__), function)(**options)
+    if isinstance(result, int):
+        return result
+    print(result)
+    return 0
+
+
 def _add_options(parser):
     group = parser.add_argument_group("pictures")
     group.add_argument("--batch-size", type=int, default=1, help="pictures drawn at once (default: %(default)s)")
@@ -107,50 +118,8 @@ def _add_options(parser):
     group.add_argument("--height", type=int, help="in pixels (default: what the model was trained at)")
     group.add_argument("--width", type=int, help="in pixels")
     group = parser.add_argument_group("model")
-    group.add_argument("--model", help="a name from `sdlearn models`, a hub id or a folder (default: the shipped one)")
+    text = "a name from `sdlearn models`, a hub id or a folder (default: the shipped one)"
+    group.add_argument("--model", dest="name", metavar="MODEL", help=text)
     group.add_argument("--device", help="cpu, cuda or mps (default: the fastest present)")
     group.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
     group.add_argument("--low-memory", action="store_true", help="for small GPUs: slower, in far less memory")
-
-
-def _options(args) -> dict:
-    names = ("num_inference_steps", "guidance_scale", "sampler", "negative_prompt", "height", "width", "batch_size")
-    model = {"name": args.model, "device": args.device, "dtype": args.dtype, "low_memory": args.low_memory}
-    return {name: getattr(args, name) for name in (*names, "fast")} | {"model": model}
-
-
-def _course(args):
-    from .course import open_course
-
-    return open_course(args.dir, port=args.port, browser=not args.no_browser, options=args.options)
-
-
-def _book(args):
-    from . import book
-
-    print(book.draw_cover() if args.cover else book.build())
-
-
-def _generate(args):
-    from .generate import generate
-
-    return generate(args.prompts, args.out, pictures=args.pictures, seed=args.seed, **_options(args))
-
-
-def _models(args):
-    from ..hub.checkpoints import models
-
-    print(models())
-
-
-def _doctor(args):
-    from .doctor import examine
-
-    return examine()
-
-
-def _bench(args):
-    from .bench import bench
-
-    options = _options(args)
-    print(bench(random_weights=args.random_weights, compiled=args.compile, repeats=args.repeats, **options))

@@ -4,8 +4,6 @@ In a clone of the repository they are opened where they lie. A wheel carries a c
 the learner's first; a file that is already there is the learner's and is never overwritten.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil
@@ -36,9 +34,8 @@ def open_course(
         try:
             copied, kept = lay_out(source, work)
         except OSError as error:
-            raise OSError(
-                f"Cannot lay the course out in {work} ({error.strerror or error}); make room, or choose another --dir."
-            ) from error
+            cure = "make room, or choose another --dir."
+            raise OSError(f"Cannot lay the course out in {work} ({error.strerror or error}); {cure}") from error
         print(f"{copied} files of the course are new in {work}.")
         if kept:
             print(f"Kept as you left them: {', '.join(kept)}. For a fresh copy, rename yours and run this again.")
@@ -47,9 +44,8 @@ def open_course(
             f"JupyterLab is not installed; run: {Path(sys.executable).name} -m pip install 'sdlearn[course]'. "
             f"The notebooks are in {work}; any other Jupyter opens them too."
         )
-    first = work / "00_quickstart.ipynb"
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={work}"]
-    command += [f"--LabApp.default_url=/lab/tree/{first.name}"] if first.is_file() else []
+    command += ["--LabApp.default_url=/lab/tree/00_quickstart.ipynb"]
     command += [f"--port={port}"] if port else []
     command += [*([] if browser else ["--no-browser"]), *options]
     with subprocess.Popen(command) as server:
@@ -70,8 +66,11 @@ def notebooks() -> Path:
 def lay_out(source: Path, work: Path) -> tuple[int, list[str]]:
     """Copy what is not there yet; returns how many files were new and which existing ones differ from the course's."""
     copied, kept = 0, []
-    for file in sorted(f for f in source.rglob("*") if f.is_file() and not _is_clutter(f.relative_to(source))):
-        target = work / file.relative_to(source)
+    for file in sorted(f for f in source.rglob("*") if f.is_file()):
+        path = file.relative_to(source)
+        if any(part.startswith((".", "_")) for part in path.parts):  # "__pycache__", too
+            continue
+        target = work / path
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -82,9 +81,5 @@ def lay_out(source: Path, work: Path) -> tuple[int, list[str]]:
                 partial.unlink(missing_ok=True)
             copied += 1
         elif target.read_bytes() != file.read_bytes():
-            kept.append(str(target.relative_to(work)))
+            kept.append(str(path))
     return copied, kept
-
-
-def _is_clutter(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts) or "__pycache__" in path.parts

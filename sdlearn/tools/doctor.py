@@ -1,7 +1,5 @@
 """`sdlearn doctor`: is everything here that the course needs? OK or FAIL for each, and the cure."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import platform
@@ -31,10 +29,10 @@ class Finding:
     essential: bool = True
 
     def __str__(self) -> str:
-        lines = [f"{'OK  ' if self.ok else 'FAIL'}  {self.name}: {self.said}"]
-        if not self.ok:
-            lines.append(f"      Cure: {self.cure}" + ("" if self.essential else " (Only real checkpoints need it.)"))
-        return "\n".join(lines)
+        if self.ok:
+            return f"OK    {self.name}: {self.said}"
+        cure = self.cure if self.essential else f"{self.cure} (Only real checkpoints need it.)"
+        return f"FAIL  {self.name}: {self.said}\n      Cure: {cure}"
 
 
 def examine() -> int:
@@ -48,8 +46,8 @@ def examine() -> int:
     return int(ill)
 
 
-def python() -> Iterator[Finding]:
-    yield Finding("Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer.")
+def python() -> list[Finding]:
+    return [Finding("Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer.")]
 
 
 def packages() -> Iterator[Finding]:
@@ -69,43 +67,41 @@ def packages() -> Iterator[Finding]:
         yield Finding(requirement.name, ok, found, cure)
 
 
-def device() -> Iterator[Finding]:
+def device() -> list[Finding]:
     import torch
 
-    from ..hub.checkpoints import pick_device
+    from ..hub.checkpoints import place
 
-    best = pick_device(None)
+    best, _ = place(None, None)
     if best.type == "cuda":
         total = torch.cuda.get_device_properties(best).total_memory
-        yield Finding("Device", True, f"{torch.cuda.get_device_name(best)}, {total / 1e9:.0f} GB, half precision")
-        return
+        return [Finding("Device", True, f"{torch.cuda.get_device_name(best)}, {total / 1e9:.0f} GB, half precision")]
     # A GPU that torch does not see is the most common disappointment.
     unused = best.type == "cpu" and shutil.which("nvidia-smi") is not None
     if unused and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0:
         said = f"an NVIDIA GPU that torch {torch.__version__} cannot use; the CPU is used instead"
         cure = "install torch with CUDA, https://pytorch.org/get-started; if it has it, update the GPU's driver."
-        yield Finding("Device", False, said, cure, essential=False)
-        return
+        return [Finding("Device", False, said, cure, essential=False)]
     cpu = f"CPU, {os.cpu_count()} cores, torch takes {torch.get_num_threads()}"
-    yield Finding("Device", True, "Apple GPU (mps)" if best.type == "mps" else cpu)
+    return [Finding("Device", True, "Apple GPU (mps)" if best.type == "mps" else cpu)]
 
 
-def memory() -> Iterator[Finding]:
+def memory() -> list[Finding]:
     found = psutil.virtual_memory()
     said = f"{found.available / 1e9:.1f} of {found.total / 1e9:.1f} GB free"
-    yield Finding("Memory", found.available >= MEMORY_NEEDED, said, "close other programs or notebooks.")
+    return [Finding("Memory", found.available >= MEMORY_NEEDED, said, "close other programs or notebooks.")]
 
 
-def disk() -> Iterator[Finding]:
+def disk() -> list[Finding]:
     from ..hub.download import free_space
 
     cache, free = free_space()
     said = f"{free / 1e9:.0f} GB free for checkpoints in {cache}"
     cure = f"free {DISK_NEEDED / 1e9:.0f} GB, or set HF_HOME to a folder on another disk."
-    yield Finding("Disk", free >= DISK_NEEDED, said, cure, essential=False)
+    return [Finding("Disk", free >= DISK_NEEDED, said, cure, essential=False)]
 
 
-def shipped_model() -> Iterator[Finding]:
+def shipped_model() -> list[Finding]:
     """Loads it, draws with it, and looks whether the picture is one."""
     import numpy as np
 
@@ -122,41 +118,40 @@ def shipped_model() -> Iterator[Finding]:
         seconds = time.perf_counter() - start
     except (OSError, ValueError, FloatingPointError, RuntimeError, MemoryError) as error:
         cure = "close other programs." if isinstance(error, MemoryError) else "install sdlearn again."
-        yield Finding("Shipped model", False, first_line(error), cure)
-        return
+        return [Finding("Shipped model", False, first_line(error), cure)]
     red, _, blue = np.asarray(picture, dtype=float)[:4].mean(axis=(0, 1))  # the top rows are background
     said = f"draws a {picture.width}x{picture.height} picture in {seconds:.1f} seconds, 25 steps"
     right = blue > red and np.asarray(picture).std() > 10
     said += "" if right else ", but not what was asked for"
-    yield Finding("Shipped model", right, said, "install sdlearn again.")
+    return [Finding("Shipped model", right, said, "install sdlearn again.")]
 
 
-def chosen_model() -> Iterator[Finding]:
+def chosen_model() -> list[Finding]:
     """Another model that SDLEARN_MODEL names for the lessons; it is looked for, neither downloaded nor drawn with."""
     from ..hub import checkpoints, download, weights
 
     name = checkpoints.chosen()
     if name == checkpoints.DEFAULT:
-        return
+        return []
     cure = "set SDLEARN_MODEL to a model that is here, or unset it for the shipped one."
     try:
         home = checkpoints.locate(name)
         if isinstance(home, Path):
             weights.check(home)
-        here = isinstance(home, Path) or any(map(download.cached, home))
+        elif not any(map(download.cached, home)):
+            raise OSError(f"{name} is not on this machine yet")
     except (OSError, ValueError) as error:
-        yield Finding("SDLEARN_MODEL", False, weights.first_line(error), cure)
-        return
-    yield Finding("SDLEARN_MODEL", here, name if here else f"{name} is not on this machine yet", cure)
+        return [Finding("SDLEARN_MODEL", False, weights.first_line(error), cure)]
+    return [Finding("SDLEARN_MODEL", True, name)]
 
 
-def jupyter() -> Iterator[Finding]:
+def jupyter() -> list[Finding]:
     ok = importlib.util.find_spec("jupyterlab") is not None
     said = version("jupyterlab") if ok else "not installed"
-    yield Finding("JupyterLab", ok, said, f"{Path(sys.executable).name} -m pip install 'sdlearn[course]'")
+    return [Finding("JupyterLab", ok, said, f"{Path(sys.executable).name} -m pip install 'sdlearn[course]'")]
 
 
-def hub() -> Iterator[Finding]:
+def hub() -> list[Finding]:
     import urllib.error
     import urllib.request
 
@@ -167,15 +162,15 @@ def hub() -> Iterator[Finding]:
     here = [model.name for model in models() if model.ids and model.cached]
     cached = f"; in the cache: {', '.join(here)}" if here else ""
     if constants.HF_HUB_OFFLINE:
-        yield Finding("Hub", False, f"switched off by HF_HUB_OFFLINE{cached}", "unset HF_HUB_OFFLINE.", essential=False)
-        return
+        return [
+            Finding("Hub", False, f"switched off by HF_HUB_OFFLINE{cached}", "unset HF_HUB_OFFLINE.", essential=False)
+        ]
     try:
         urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
     except urllib.error.HTTPError:
         pass  # it answered
     except OSError as error:
         cure = "connect to the network, or set HTTPS_PROXY or HF_ENDPOINT; the lessons run without."
-        yield Finding("Hub", False, f"{constants.ENDPOINT}: {error}{cached}", cure, essential=False)
-        return
+        return [Finding("Hub", False, f"{constants.ENDPOINT}: {error}{cached}", cure, essential=False)]
     token = "with a token" if get_token() else "without a token"
-    yield Finding("Hub", True, f"{constants.ENDPOINT} answers, {token}{cached}")
+    return [Finding("Hub", True, f"{constants.ENDPOINT} answers, {token}{cached}")]

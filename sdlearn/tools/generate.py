@@ -5,8 +5,6 @@ run came: the same command looks which are there and draws the others. Under `ac
 its share of them.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -42,10 +40,8 @@ def generate(
 
     Picture k of line n is nnnnn-k.png with seed + k. index.jsonl lists file and settings of each, in that order.
     prompts: a text file with a prompt a line, a .csv with a column "prompt", or a .jsonl with a key "prompt".
-    model: the arguments of `load`, or a loaded model.
-    fast: the fast path.
+    model: the arguments of `load`, or a loaded model. fast: take the fast path.
     settings: further arguments of `text_to_image`.
-
     Raises ValueError for an empty file of prompts, and where other pictures are in the way: nothing is overwritten.
     """
     batch_size, pictures = whole_number("batch_size", batch_size, 1), whole_number("pictures", pictures, 1)
@@ -161,9 +157,8 @@ def _processes(model: dict | StableDiffusion | None) -> PartialState:
 
 
 def _load(options: dict, processes: PartialState) -> StableDiffusion:
-    if processes.num_processes == 1:
-        return load(**options)
-    if processes.device.type == "cuda" and options.get("device") in (None, "cuda"):
+    several = processes.num_processes > 1
+    if several and processes.device.type == "cuda" and options.get("device") in (None, "cuda"):
         options = options | {"device": str(processes.device)}  # each process on a GPU of its own
     with processes.main_process_first():  # one downloads, the others find it in the cache
         return load(**options)

@@ -31,6 +31,7 @@ from toy_training import (
 from transformers import CLIPTextModel
 
 import sdlearn
+from sdlearn.pictures import psnr
 from sdlearn.tools.book import NOTEBOOKS, ROOT
 from sdlearn.tools.cli import _parser, main
 from sdlearn.training import autoencoder, diffusion, export, judge, loop, pictures, presets, score
@@ -644,7 +645,7 @@ def test_the_distance_to_training_pictures_is_zero_for_one_of_them(artwork):
     known = score.variations(stream, Reading("house", "flat", "blue"), 4)
     assert score.distance(known[2], known).argmin() == 2 and score.distance(known[2], known).min() == 0
     assert score.distance(torch.ones(1, 3, 8, 8), -torch.ones(1, 3, 8, 8)).item() == 1
-    assert autoencoder.psnr(known, known + 0.02).mean().item() == pytest.approx(40, abs=1)
+    assert psnr(known, known + 0.02).mean().item() == pytest.approx(40, abs=1)
 
 
 def test_nearest_tells_a_model_that_copies_from_one_that_composes(artwork, monkeypatch):

@@ -105,11 +105,8 @@ SHEET = (
 def draw_sheet(sd, path: Path) -> None:
     """SHEET drawn from three seeds, and from one more by the settings in CLASSIC."""
     columns = [(seed, USUAL) for seed in range(3)] + [(3, options) for options in CLASSIC.values()]
-    drawn = [
-        text_to_image(sd, list(SHEET), seeds=[seed] * len(SHEET), progress=False, **options)
-        for seed, options in columns
-    ]
-    labels = [f"{options['sampler']} {options['guidance_scale']:g}" for _, options in columns]
+    drawn = [text_to_image(sd, list(SHEET), seeds=[k] * len(SHEET), progress=False, **how) for k, how in columns]
+    labels = [f"{how['sampler']} {how['guidance_scale']:g}" for _, how in columns]
     figures.grid(list(zip(*drawn, strict=True)), row_labels=SHEET, column_labels=labels).savefig(path)
 
 
@@ -144,39 +141,21 @@ def start_tokens(text_encoder, ids: torch.Tensor, new: bool) -> None:
     table[empty] = torch.randn(int(empty.sum()), table.shape[1]) * table[table.any(1)].std()
 
 
-def _plain_attention(text_encoder, unet) -> None:
-    """Attention as matrix products: on the CPU the backward pass of torch's fused attention takes a quarter of a step
-    at this size, and this a twentieth."""
-    from diffusers.models.attention_processor import AttnProcessor
-
-    unet.set_attn_processor(AttnProcessor())
-    text_encoder.set_attn_implementation("eager")
-
-
 def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
     """Token ids (B, 77)."""
     return tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
 
 
 def train_diffusion(
-    artwork: Artwork,
-    vae,
-    tokenizer,
-    folder: str | Path,
-    text_encoder=None,
-    unet=None,
-    settings: Settings | None = None,
-    augmentations: int = AUGMENTATIONS,
-    judge: Judge | None = None,
-    **options,
-):
+    artwork: Artwork, vae, tokenizer, folder: str | Path, text_encoder=None, unet=None,
+    settings: Settings | None = None, augmentations: int = AUGMENTATIONS, judge: Judge | None = None, **options,
+):  # fmt: skip
     """Trains a text encoder and a UNet (new, or the given ones further) and saves them in `folder`.
 
     judge: reads pictures of the EMA weights with every sample sheet; `score.jsonl` holds the curve.
-
-    Returns them, or None if the run was stopped early (what is saved then is the EMA so far). `options` go to
-    `loop.train`.
+    options: of `loop.train`. Returns both, or None if the run was stopped early (the EMA so far is saved then).
     """
+    from diffusers.models.attention_processor import AttnProcessor
     from safetensors.torch import load_file
 
     settings, folder = settings or SETTINGS, Path(folder)
@@ -192,8 +171,9 @@ def train_diffusion(
     new = text_encoder is None
     text_encoder, unet = text_encoder or new_text_encoder(), unet or new_unet()
     start_tokens(text_encoder, data["ids"], new)
-    if vae.device.type == "cpu":
-        _plain_attention(text_encoder, unet)
+    if vae.device.type == "cpu":  # the backward pass of torch's fused attention takes a quarter of a step, and of
+        unet.set_attn_processor(AttnProcessor())  # attention as matrix products a twentieth, at this size
+        text_encoder.set_attn_implementation("eager")
     model = DiffusionLoss(text_encoder.float().train(), unet.float().train())
 
     def inputs(step: int, process: int):

@@ -6,9 +6,8 @@ from itertools import combinations, product
 
 import torch
 
-from ..pictures import to_tensor
+from ..pictures import psnr, to_tensor
 from ..sampling import text_to_image
-from .autoencoder import psnr
 from .captions import STYLES, Reading, article, indefinite, pair
 from .judge import Judge, round_trip, share
 from .pictures import PLAIN, Pictures, held_out, pair_subjects

@@ -40,19 +40,19 @@ class Package(NamedTuple):
     sha512: str  # base64, as in npm's "dist.integrity"
 
 
-PACKAGES = {package.name.split("/")[-1]: package for package in (
-    Package("@iconify-json/fluent-emoji", "1.2.7", "Fluent Emoji, Microsoft Corporation, MIT",
-            "D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA=="),
-    Package("@iconify-json/fluent-emoji-flat", "1.2.6", "Fluent Emoji Flat, Microsoft Corporation, MIT",
-            "RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw=="),
-    Package("@iconify-json/fluent-emoji-high-contrast", "1.2.6", "Fluent Emoji High Contrast, Microsoft Corporation, MIT",
-            "esqhZPpkrF7sNX3NsLoh8KW64okEr/bzko7WNnFP+qTJGAqDPDYjp0925yxuivXy3HtVQB8xhIKu3+Nq1byX5w=="),
-    Package("@iconify-json/emojione-monotone", "1.2.1", "Emoji One (Monotone), Emoji One, CC BY 4.0",
-            "cZSNcPsuiAD6HCzCh/2dYKGh3pNI0jJlxBxQWfC33cQsPtqYZqulGBvlkThXYNvDl8VxgVHT9u+izyX/yeEIkA=="),
-    Package("@iconify-json/twemoji", "1.2.5", "Twitter Emoji, Twitter, CC BY 4.0",
-            "uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw=="),
-    Package("emojibase-data", "17.0.0", "Emojibase, Miles Johnson, MIT (keywords of Unicode's annotations)",
-            "Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="),
+PACKAGES = {name.split("/")[-1]: Package(name, *more) for name, *more in (
+    ("@iconify-json/fluent-emoji", "1.2.7", "Fluent Emoji, Microsoft Corporation, MIT",
+     "D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA=="),
+    ("@iconify-json/fluent-emoji-flat", "1.2.6", "Fluent Emoji Flat, Microsoft Corporation, MIT",
+     "RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw=="),
+    ("@iconify-json/fluent-emoji-high-contrast", "1.2.6", "Fluent Emoji High Contrast, Microsoft Corporation, MIT",
+     "esqhZPpkrF7sNX3NsLoh8KW64okEr/bzko7WNnFP+qTJGAqDPDYjp0925yxuivXy3HtVQB8xhIKu3+Nq1byX5w=="),
+    ("@iconify-json/emojione-monotone", "1.2.1", "Emoji One (Monotone), Emoji One, CC BY 4.0",
+     "cZSNcPsuiAD6HCzCh/2dYKGh3pNI0jJlxBxQWfC33cQsPtqYZqulGBvlkThXYNvDl8VxgVHT9u+izyX/yeEIkA=="),
+    ("@iconify-json/twemoji", "1.2.5", "Twitter Emoji, Twitter, CC BY 4.0",
+     "uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw=="),
+    ("emojibase-data", "17.0.0", "Emojibase, Miles Johnson, MIT (keywords of Unicode's annotations)",
+     "Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="),
 )}  # fmt: skip
 
 # The artists of each style: the first draws every subject, the others where they have the subject.

@@ -14,7 +14,7 @@ from .pictures import Pictures, Variety
 from .presets import SIZE
 
 BLOCKS = (16, 32, 96, 160)
-SETTINGS = Settings(steps=9000, batch_size=16, learning_rate=1e-3, ema=0.999, sheet_every=500)
+SETTINGS = Settings(steps=9000, batch_size=16, learning_rate=1e-3, ema=0.999)
 DECODER_SETTINGS = Settings(steps=4000, batch_size=16, learning_rate=5e-4, ema=0.999, weight_decay=0.0)
 KL = 1e-5  # weight of the divergence from a standard normal distribution
 CHANNELS = 0.05  # weight of `channel_loss`, which keeps all latent channels alive
@@ -29,15 +29,10 @@ def new_autoencoder():
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * len(BLOCKS),
-        up_block_types=("UpDecoderBlock2D",) * len(BLOCKS),
-        block_out_channels=BLOCKS,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=SIZE,
+        down_block_types=("DownEncoderBlock2D",) * len(BLOCKS), up_block_types=("UpDecoderBlock2D",) * len(BLOCKS),
+        block_out_channels=BLOCKS, layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=SIZE,
         mid_block_add_attention=False,
-    )
+    )  # fmt: skip
 
 
 class AutoencoderLoss(nn.Module):
@@ -109,13 +104,9 @@ def reconstruction_loss(output: torch.Tensor, pixels: torch.Tensor) -> torch.Ten
 
 
 def train_autoencoder(
-    artwork: Artwork,
-    folder: str | Path,
-    vae=None,
-    decoder_only: bool = False,
-    settings: Settings | None = None,
+    artwork: Artwork, folder: str | Path, vae=None, decoder_only: bool = False, settings: Settings | None = None,
     **options,
-):
+):  # fmt: skip
     """Trains an autoencoder (a new one, or `vae` further), measures its `scaling_factor`, saves it in `folder`/vae.
 
     Returns it, or None if the run was stopped early (what is saved then is the EMA so far). `options` go to
@@ -179,6 +170,5 @@ def crops(pixels: torch.Tensor, factor: int, randomness: torch.Generator) -> tor
     """A piece of half the side from each picture (B, 3, H, W), cut where latents meet: at multiples of `factor`."""
     half = pixels.shape[-1] // 2
     corners = torch.randint(half // factor + 1, (len(pixels), 2), generator=randomness) * factor
-    return torch.stack(
-        [one[:, y : y + half, x : x + half] for one, (y, x) in zip(pixels, corners.tolist(), strict=True)]
-    )
+    cut = zip(pixels, corners.tolist(), strict=True)
+    return torch.stack([one[:, y : y + half, x : x + half] for one, (y, x) in cut])

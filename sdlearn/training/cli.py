@@ -28,7 +28,7 @@ def add_commands(subparsers) -> None:
     for name, (run, text, options) in COMMANDS.items():
         parser = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         parser.set_defaults(run=run)
-        start = parser.add_mutually_exclusive_group()
+        start = parser.add_mutually_exclusive_group() if "--from" in options else parser
         for flag, option in options.items():
             (start if flag in ("--from", "--decoder-of") else parser).add_argument(flag, **option)
 

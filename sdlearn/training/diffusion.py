@@ -22,9 +22,7 @@ from .presets import FACTOR, SIZE
 from .score import CLASSIC, draw, known, obedience, pair_obedience, pair_prompts, prompts
 
 UNET_BLOCKS = (64, 128, 192)
-SETTINGS = Settings(
-    steps=45000, batch_size=64, learning_rate=1e-3, warmup=200, ema=0.9995, save_every=500, sheet_every=2000
-)
+SETTINGS = Settings(steps=45000, batch_size=64, learning_rate=1e-3, warmup=200, save_every=500, sheet_every=2000)
 USUAL = {"sampler": "ddim", "num_inference_steps": 25, "guidance_scale": 7.5}
 AUGMENTATIONS = 30  # pictures of each sprite, worked out as latents before the training
 
@@ -47,15 +45,11 @@ def new_unet(width: int = 128):
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=SIZE // FACTOR,
-        block_out_channels=UNET_BLOCKS,
+        sample_size=SIZE // FACTOR, block_out_channels=UNET_BLOCKS, layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=width,
-        attention_head_dim=4,  # diffusers reads it as the number of heads
-        norm_num_groups=16,
-    )
+        cross_attention_dim=width, norm_num_groups=16, attention_head_dim=4,  # read as the number of heads
+    )  # fmt: skip
 
 
 class DiffusionLoss(nn.Module):

@@ -257,13 +257,9 @@ def load_artwork(cache: Path = CACHE, subjects=SUBJECTS) -> Artwork:
         sprites = [draw(svg(sets[artist], icon, SPRITE), style) for _, style, artist, icon in order]
         save_whole({"sprites": torch.stack(sprites)}, path)
     subjects = tuple(names)
-    return Artwork(
-        load_file(path)["sprites"],
-        torch.tensor([subjects.index(subject) for subject, *_ in order]),
-        torch.tensor([STYLES.index(style) for _, style, *_ in order]),
-        subjects,
-        _keywords(names, cache),
-    )
+    subject = torch.tensor([subjects.index(name) for name, *_ in order])
+    style = torch.tensor([STYLES.index(name) for _, name, *_ in order])
+    return Artwork(load_file(path)["sprites"], subject, style, subjects, _keywords(names, cache))
 
 
 def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:

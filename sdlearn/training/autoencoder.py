@@ -142,11 +142,9 @@ def train_autoencoder(
                 f"The latents live in {ratio:.1f} of their channels (eigenvalues {eigenvalues.tolist()}): start again "
                 f"with a heavier channel_loss."
             )
-        return {
-            "psnr": psnr(output.cpu().clamp(-1, 1), fixed.cpu()).mean().item(),
-            "participation": ratio,
-            **{f"eigenvalue {k}": value for k, value in enumerate(eigenvalues.tolist())},
-        }
+        quality = psnr(output.cpu().clamp(-1, 1), fixed.cpu()).mean().item()
+        each = {f"eigenvalue {k}": value for k, value in enumerate(eigenvalues.tolist())}
+        return {"psnr": quality, "participation": ratio, **each}
 
     def sheet(model, path):
         with torch.no_grad():

@@ -77,15 +77,14 @@ def caption(name: str, style: str, background: str, random, details: Details | N
     size, side, facing, shade = details or Details()
     form = random.choices(("plain", "comma", "picture", "open"), weights=(50, 20, 20, 10))[0]
     place = f" {SIDES[side]}" if side else ""
-    place += f", facing {facing}" if facing and form != "comma" else f" facing {facing}" if facing else ""
-    if form == "plain":
-        text = indefinite(name, size, style) + place
-    elif form == "comma":
-        text = (f"{size} {name}" if size else name) + f"{place}, {style} style"
-    elif form == "picture":
-        text = f"{article(style)} {style} picture of {indefinite(name, size)}{place}"
-    else:
-        text = (f"{size} {name}" if size else name) + place
+    place += f"{'' if form == 'comma' else ','} facing {facing}" if facing else ""
+    thing = f"{size} {name}" if size else name
+    text = {
+        "plain": indefinite(name, size, style) + place,
+        "comma": f"{thing}{place}, {style} style",
+        "picture": f"{article(style)} {style} picture of {indefinite(name, size)}{place}",
+        "open": thing + place,
+    }[form]
     unsaid = unnamed_background(None if form == "open" else style)
     if shade or background != unsaid or random.random() < 0.5:
         text += f" on {indefinite('background', shade, background)}"

@@ -118,8 +118,7 @@ COMMANDS = {
         "--steps": {"type": int, "default": 6000, "help": SHOWN},
     }),
     "autoencoder": (_autoencoder, "train the autoencoder, or only its decoder", DRAWN | RUN | {
-        "--from": {"dest": "start", "type": Path, "metavar": "FOLDER",
-                   "help": "go on from this autoencoder's weights"},
+        "--from": {"dest": "start", "type": Path, "metavar": "FOLDER", "help": "go on from this autoencoder's weights"},
         "--decoder-of": {"type": Path, "metavar": "FOLDER",
                          "help": "train only this autoencoder's decoder; latents stay valid"},
     }),

@@ -105,7 +105,7 @@ def draw_sheet(sd, path: Path) -> None:
 
 
 @torch.no_grad()
-def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, batch_size: int = 50, log=print) -> None:
+def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, batch_size: int = 50) -> None:
     """Writes `count` latents of unit size (float16) and their captions' token ids to a safetensors file."""
     latents, ids = [], []
     for index in range(-(-count // batch_size)):
@@ -114,7 +114,7 @@ def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, bat
         latents.append((mean * vae.config.scaling_factor).half().cpu())
         ids.append(tokenize(tokenizer, batch.captions))
         if index % 20 == 0:
-            log(f"latents: {index * batch_size} of {count}")
+            print(f"latents: {index * batch_size} of {count}")
     save_whole({"latents": torch.cat(latents)[:count], "ids": torch.cat(ids)[:count].int()}, path)
 
 
@@ -122,9 +122,9 @@ def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, bat
 def start_tokens(text_encoder, ids: torch.Tensor, new: bool) -> None:
     """Readies the token table for captions of these token ids.
 
-    In a new encoder, rows that no caption reads become zeros: nothing would teach them anything, and zeros cost nothing
-    in a compressed download. In any encoder, rows of zeros that captions do read start at random, or they could not
-    learn to differ. All others stay: a model that goes on keeps the words it knows.
+    In a new encoder, rows that no caption reads become zeros: nothing would teach them, and zeros compress to nothing.
+    In any encoder, rows of zeros that captions do read start at random, or they could not learn to differ. All others
+    stay: a model that goes on keeps the words it knows.
     """
     table = text_encoder.get_input_embeddings().weight
     read = torch.zeros(len(table), dtype=torch.bool)

@@ -73,10 +73,8 @@ class Judge(nn.Module):
     @torch.inference_mode()
     def probabilities(self, images) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of each subject (B, n), each style and each background; `images` as in `read`."""
-        if torch.is_tensor(images):
-            pixels = self.resize(images.float())
-        else:
-            pixels = torch.cat([self.resize(to_tensor(image)) for image in as_list(images)])
+        parts = [images] if torch.is_tensor(images) else map(to_tensor, as_list(images))
+        pixels = torch.cat([self.resize(part.float()) for part in parts])  # PIL images may be of any sizes
         device = self.heads[0].weight.device
         logits = [self(part) for part in pixels.to(device).clamp(-1, 1).split(64)]
         return tuple(torch.cat(parts).softmax(1).cpu() for parts in zip(*logits, strict=True))
@@ -203,10 +201,8 @@ def degraded(pixels: torch.Tensor) -> torch.Tensor:
     """Each picture blurred, washed out, tinted and made noisy by its own random amount; half of them unchanged."""
     rand = partial(torch.rand, len(pixels), 1, 1, 1, device=pixels.device)
     amount = rand() * (rand() < 0.5)
-    blurred = F.avg_pool2d(F.pad(pixels, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    pixels = pixels.lerp(blurred, amount)
-    gray = pixels.mean(1, keepdim=True)
-    pixels = pixels.lerp(gray, 0.35 * amount * rand())
+    pixels = pixels.lerp(F.avg_pool2d(F.pad(pixels, (2, 2, 2, 2), mode="replicate"), 5, 1), amount)
+    pixels = pixels.lerp(pixels.mean(1, keepdim=True), 0.35 * amount * rand())
     pixels = pixels + 0.08 * amount * torch.randn_like(pixels[:, :, :1, :1])
     return (pixels + 0.1 * amount * torch.randn_like(pixels)).clamp(-1, 1)
 

@@ -165,10 +165,9 @@ def _optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimi
     """AdamW for all that is trained; or Muon (Jordan et al. 2024) for the matrices and kernels, and AdamW for biases,
     norms, tables, and the layers that touch the data."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    inner = {}
-    if settings.optimizer == "muon":
-        ends = ("embedding", "conv_in", "conv_out")
-        inner = {name: p for name, p in trained.items() if p.dim() > 1 and not any(end in name for end in ends)}
+    ends = ("embedding", "conv_in", "conv_out")
+    inner = {name: p for name, p in trained.items() if p.dim() > 1 and not any(end in name for end in ends)}
+    inner = inner if settings.optimizer == "muon" else {}
     rest = [p for name, p in trained.items() if name not in inner]
     adamw = torch.optim.AdamW(
         rest, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True

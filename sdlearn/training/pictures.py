@@ -75,10 +75,6 @@ class Scene(NamedTuple):
     caption: str
     reading: Reading
 
-    def white_ink(self, artwork: Artwork, layer: int) -> bool:
-        """Whether this layer is black ink that would not show on the background."""
-        return STYLES[artwork.style[self.sprites[layer]]] == "ink" and wording.is_dark(self.background)
-
 
 @dataclass(frozen=True)
 class Pictures:
@@ -119,7 +115,7 @@ class Pictures:
         for layer in range(max(len(scene.sprites) for scene in scenes)):
             rows = [i for i, scene in enumerate(scenes) if layer < len(scene.sprites)]
             sprites = self.artwork.sprites[[scenes[i].sprites[layer] for i in rows]].float() / 255
-            white_ink = [scenes[i].white_ink(self.artwork, layer) for i in rows]
+            white_ink = [scenes[i].reading.style == "ink" and wording.is_dark(scenes[i].background) for i in rows]
             placed = place(sprites, [scenes[i].placements[layer] for i in rows], self.size, white_ink)
             for blocks in {scenes[i].blocks for i in rows} - {0}:
                 some = [k for k, i in enumerate(rows) if scenes[i].blocks == blocks]
@@ -221,8 +217,7 @@ def place(sprites: torch.Tensor, placements: list[Placement], size: int, white_i
     colour, alpha = sprites[:, :3], sprites[:, 3:]
     colour = torch.where(invert, alpha - colour, colour)
     turn_hue = torch.stack([_hue_matrix(p.hue) for p in placements]).to(device)
-    colour = torch.einsum("bij,bjhw->bihw", turn_hue, colour)
-    colour = torch.minimum(colour.clamp(min=0), alpha)
+    colour = torch.minimum(torch.einsum("bij,bjhw->bihw", turn_hue, colour).clamp(min=0), alpha)
 
     values = torch.tensor([[p.scale, p.right, p.down, p.angle, -1.0 if p.mirror else 1.0] for p in placements])
     scale, right, down, angle, flip = values.unbind(1)

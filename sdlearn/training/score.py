@@ -8,7 +8,7 @@ import torch
 
 from ..pictures import psnr, to_tensor
 from ..sampling import text_to_image
-from .captions import STYLES, Reading, article, indefinite, pair
+from .captions import STYLES, Reading, indefinite, pair
 from .judge import Judge, round_trip, share
 from .pictures import PLAIN, Pictures, held_out, pair_subjects
 
@@ -38,8 +38,7 @@ def known(judge: Judge, held: bool | None = None) -> list[Reading]:
 
 def write(reading: Reading) -> str:
     """The plain prompt for a subject, a style and a background."""
-    background = f"{article(reading.background)} {reading.background} background"
-    return f"{indefinite(reading.subject, reading.style)} on {background}"
+    return f"{indefinite(reading.subject, reading.style)} on {indefinite('background', reading.background)}"
 
 
 def keyword_prompts(judge: Judge, keywords: dict[str, tuple[str, ...]], count: int, seed: int = 0):

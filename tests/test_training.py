@@ -474,6 +474,9 @@ def test_the_exported_folder_is_a_pipeline(tmp_path, emoji):
     folder = export.export(small_vae(), small_text_encoder(), small_unet(), emoji.tokenizer, tmp_path / "model")
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     assert pipeline.scheduler.config.clip_sample is False
+    folders = folder, sdlearn.model_path()
+    written, shipped = (json.loads((path / "scheduler" / "scheduler_config.json").read_text()) for path in folders)
+    assert shipped.items() <= {**written, "_diffusers_version": shipped["_diffusers_version"]}.items()
     ours = sdlearn.text_to_image(sdlearn.load(folder, device="cpu"), "an ink owl", seed=1, num_inference_steps=2)
     assert ours.size == (SIDE, SIDE)
 

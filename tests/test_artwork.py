@@ -171,6 +171,8 @@ def test_a_subject_that_not_every_style_draws_is_refused_with_what_is_near(tmp_p
     write_archives(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=r"'horse'.* house"):
         load_artwork(tmp_path, ("key", "horse"))
+    with pytest.raises(ValueError, match="two subjects"):
+        load_artwork(tmp_path, ("key", "key"))
 
 
 def test_a_synonym_means_one_subject_and_is_no_subject_itself(tmp_path, monkeypatch):

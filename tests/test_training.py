@@ -31,6 +31,7 @@ from toy_training import (
 from transformers import CLIPTextModel
 
 import sdlearn
+from sdlearn.pictures import psnr
 from sdlearn.tools.book import NOTEBOOKS, ROOT
 from sdlearn.tools.cli import _parser, main
 from sdlearn.training import autoencoder, diffusion, export, judge, loop, pictures, presets, score
@@ -473,6 +474,9 @@ def test_the_exported_folder_is_a_pipeline(tmp_path, emoji):
     folder = export.export(small_vae(), small_text_encoder(), small_unet(), emoji.tokenizer, tmp_path / "model")
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     assert pipeline.scheduler.config.clip_sample is False
+    folders = folder, sdlearn.model_path()
+    written, shipped = (json.loads((path / "scheduler" / "scheduler_config.json").read_text()) for path in folders)
+    assert shipped.items() <= {**written, "_diffusers_version": shipped["_diffusers_version"]}.items()
     ours = sdlearn.text_to_image(sdlearn.load(folder, device="cpu"), "an ink owl", seed=1, num_inference_steps=2)
     assert ours.size == (SIDE, SIDE)
 
@@ -644,7 +648,7 @@ def test_the_distance_to_training_pictures_is_zero_for_one_of_them(artwork):
     known = score.variations(stream, Reading("house", "flat", "blue"), 4)
     assert score.distance(known[2], known).argmin() == 2 and score.distance(known[2], known).min() == 0
     assert score.distance(torch.ones(1, 3, 8, 8), -torch.ones(1, 3, 8, 8)).item() == 1
-    assert autoencoder.psnr(known, known + 0.02).mean().item() == pytest.approx(40, abs=1)
+    assert psnr(known, known + 0.02).mean().item() == pytest.approx(40, abs=1)
 
 
 def test_nearest_tells_a_model_that_copies_from_one_that_composes(artwork, monkeypatch):

@@ -17,7 +17,8 @@ import subprocess
 import tarfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -31,52 +32,28 @@ CACHE = Path("~/.cache/sdlearn/artwork").expanduser()
 
 
 class Package(NamedTuple):
-    """An npm package: its version, npm's own checksum of it, and whom to thank."""
+    """An npm package at a version, whom to thank for it, and npm's own checksum."""
 
     name: str
     version: str
-    sha512: str  # base64, as in npm's "dist.integrity"
     credit: str
+    sha512: str  # base64, as in npm's "dist.integrity"
 
 
-PACKAGES = {
-    "fluent-emoji": Package(
-        "@iconify-json/fluent-emoji",
-        "1.2.7",
-        "D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA==",
-        "Fluent Emoji, Microsoft Corporation, MIT",
-    ),
-    "fluent-emoji-flat": Package(
-        "@iconify-json/fluent-emoji-flat",
-        "1.2.6",
-        "RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
-        "Fluent Emoji Flat, Microsoft Corporation, MIT",
-    ),
-    "fluent-emoji-high-contrast": Package(
-        "@iconify-json/fluent-emoji-high-contrast",
-        "1.2.6",
-        "esqhZPpkrF7sNX3NsLoh8KW64okEr/bzko7WNnFP+qTJGAqDPDYjp0925yxuivXy3HtVQB8xhIKu3+Nq1byX5w==",
-        "Fluent Emoji High Contrast, Microsoft Corporation, MIT",
-    ),
-    "emojione-monotone": Package(
-        "@iconify-json/emojione-monotone",
-        "1.2.1",
-        "cZSNcPsuiAD6HCzCh/2dYKGh3pNI0jJlxBxQWfC33cQsPtqYZqulGBvlkThXYNvDl8VxgVHT9u+izyX/yeEIkA==",
-        "Emoji One (Monotone), Emoji One, CC BY 4.0",
-    ),
-    "twemoji": Package(
-        "@iconify-json/twemoji",
-        "1.2.5",
-        "uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw==",
-        "Twitter Emoji, Twitter, CC BY 4.0",
-    ),
-    "emojibase-data": Package(
-        "emojibase-data",
-        "17.0.0",
-        "Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
-        "Emojibase, Miles Johnson, MIT (keywords of Unicode's annotations)",
-    ),
-}
+PACKAGES = {name.split("/")[-1]: Package(name, *more) for name, *more in (
+    ("@iconify-json/fluent-emoji", "1.2.7", "Fluent Emoji, Microsoft Corporation, MIT",
+     "D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA=="),
+    ("@iconify-json/fluent-emoji-flat", "1.2.6", "Fluent Emoji Flat, Microsoft Corporation, MIT",
+     "RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw=="),
+    ("@iconify-json/fluent-emoji-high-contrast", "1.2.6", "Fluent Emoji High Contrast, Microsoft Corporation, MIT",
+     "esqhZPpkrF7sNX3NsLoh8KW64okEr/bzko7WNnFP+qTJGAqDPDYjp0925yxuivXy3HtVQB8xhIKu3+Nq1byX5w=="),
+    ("@iconify-json/emojione-monotone", "1.2.1", "Emoji One (Monotone), Emoji One, CC BY 4.0",
+     "cZSNcPsuiAD6HCzCh/2dYKGh3pNI0jJlxBxQWfC33cQsPtqYZqulGBvlkThXYNvDl8VxgVHT9u+izyX/yeEIkA=="),
+    ("@iconify-json/twemoji", "1.2.5", "Twitter Emoji, Twitter, CC BY 4.0",
+     "uKpuIEV0v6K5BW3Mjdyl+XKFVAbbcPxAgifKvEMtZoUZB5+YiY5zaMm2uNNCxyXzAWU9yNLlj41WU6/mvgALsw=="),
+    ("emojibase-data", "17.0.0", "Emojibase, Miles Johnson, MIT (keywords of Unicode's annotations)",
+     "Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="),
+)}  # fmt: skip
 
 # The artists of each style: the first draws every subject, the others where they have the subject.
 ARTISTS = {
@@ -153,13 +130,9 @@ def draw(svg_text: str, style: str) -> torch.Tensor:
     """
     import numpy as np
 
-    if style == "comic":
-        picture = rasterize(restyle(svg_text, outlined))
-    elif style == "neon":
-        picture = with_glow(rasterize(restyle(svg_text, only_lines)))
-    else:
-        picture = rasterize(svg_text)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    edit = {"comic": outlined, "neon": only_lines}.get(style)
+    picture = rasterize(restyle(svg_text, edit) if edit else svg_text)
+    return torch.from_numpy(np.array(with_glow(picture) if style == "neon" else picture)).permute(2, 0, 1)
 
 
 def restyle(svg_text: str, edit: Callable[[ElementTree.Element, str, float], None]) -> str:
@@ -186,24 +159,20 @@ def restyle(svg_text: str, edit: Callable[[ElementTree.Element, str, float], Non
 def outlined(shape: ElementTree.Element, fill: str, width: float) -> None:
     """comic: a dark outline about 3 % of the drawing's width, half of it under the shape's own fill."""
     if shape.get("stroke") in (None, "none") and fill != "none":
-        shape.set("stroke", "#1c1c24")
-        shape.set("stroke-width", f"{0.045 * width:.4f}")
-        shape.set("stroke-linejoin", "round")
+        shape.attrib |= {"stroke": "#1c1c24", "stroke-width": f"{0.045 * width:.4f}", "stroke-linejoin": "round"}
         shape.set("paint-order", "stroke")  # behind the fill, so that small shapes keep their colour
 
 
 def only_lines(shape: ElementTree.Element, fill: str, width: float) -> None:
     """neon: no fill, and a bright line of the colour that the shape was filled with."""
-    stroke = shape.get("stroke")
-    if fill == "none" and stroke in (None, "none"):
+    stroke = shape.get("stroke", "none")
+    colour = fill if stroke == "none" else stroke
+    if colour == "none":
         return
-    colour = stroke if stroke not in (None, "none") else fill
     for name in [name for name in shape.attrib if name.startswith("stroke") or "opacity" in name]:
         del shape.attrib[name]
-    shape.set("fill", "none")
-    shape.set("stroke", bright(colour))
-    shape.set("stroke-width", f"{0.036 * width:.4f}")
-    shape.set("stroke-linejoin", "round")
+    line = {"stroke": bright(colour), "stroke-width": f"{0.036 * width:.4f}", "stroke-linejoin": "round"}
+    shape.attrib |= {"fill": "none", **line}
 
 
 def bright(colour: str) -> str:
@@ -242,9 +211,13 @@ class Artwork:
     subjects: tuple[str, ...]
     keywords: dict[str, tuple[str, ...]]  # other words for a subject, none of which means two subjects
 
+    def __post_init__(self):
+        if len(self.subjects) < 2:
+            raise ValueError("Name at least two subjects: with one there is nothing to tell apart.")
+
     def to(self, device) -> "Artwork":
         """The same artwork with its sprites on `device`."""
-        return Artwork(self.sprites.to(device), self.subject, self.style, self.subjects, self.keywords)
+        return replace(self, sprites=self.sprites.to(device))
 
     def only(self, subjects) -> "Artwork":
         """The drawings of these subjects. Raises ValueError for one that there is no drawing of."""
@@ -253,8 +226,6 @@ class Artwork:
         if unknown:
             near = difflib.get_close_matches(unknown[0], self.subjects, n=3, cutoff=0)
             raise ValueError(f"There is no drawing of {unknown[0]!r}; there are of {', '.join(near)} and others.")
-        if len(subjects) < 2:
-            raise ValueError("Name at least two subjects: with one there is nothing to tell apart.")
         new = torch.tensor([subjects.index(name) if name in subjects else -1 for name in self.subjects])[self.subject]
         rows = (new >= 0).nonzero().flatten()
         keywords = {name: words for name, words in self.keywords.items() if name in subjects}
@@ -275,25 +246,20 @@ def load_artwork(cache: Path = CACHE, subjects=SUBJECTS) -> Artwork:
         raise ValueError(f"Not every style has a drawing of {unknown[0]!r}; near it are {near}.")
     order = [
         (subject, style, artist, icon)
-        for subject, icon in names.items()
-        for style in STYLES
+        for (subject, icon), style in product(names.items(), STYLES)
         for artist in ARTISTS[style]
         if icon in sets[artist]["icons"]
     ]
-    recipe = Path(__file__).read_bytes()  # another way of drawing makes other sprites
-    label = repr((order, SPRITE, [PACKAGES[name].version for name in sets])).encode() + recipe
+    label = repr((order, SPRITE, [PACKAGES[name].version for name in sets])).encode()
+    label += Path(__file__).read_bytes()  # another way of drawing makes other sprites
     path = cache / f"sprites-{hashlib.sha256(label).hexdigest()[:12]}.safetensors"
     if not path.exists():
         sprites = [draw(svg(sets[artist], icon, SPRITE), style) for _, style, artist, icon in order]
         save_whole({"sprites": torch.stack(sprites)}, path)
     subjects = tuple(names)
-    return Artwork(
-        load_file(path)["sprites"],
-        torch.tensor([subjects.index(subject) for subject, *_ in order]),
-        torch.tensor([STYLES.index(style) for _, style, *_ in order]),
-        subjects,
-        _keywords(names, cache),
-    )
+    subject = torch.tensor([subjects.index(name) for name, *_ in order])
+    style = torch.tensor([STYLES.index(name) for _, name, *_ in order])
+    return Artwork(load_file(path)["sprites"], subject, style, subjects, _keywords(names, cache))
 
 
 def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -5,18 +5,20 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import nn
 
-from ..pictures import to_images
+from ..pictures import contact_sheet, psnr, to_images
 from .artwork import Artwork
 from .loop import Settings, generator, processes, train
 from .pictures import Pictures, Variety
 from .presets import SIZE
 
 BLOCKS = (16, 32, 96, 160)
-SETTINGS = Settings(steps=9000, batch_size=16, learning_rate=1e-3, ema=0.999, sheet_every=500)
+SETTINGS = Settings(steps=9000, batch_size=16, learning_rate=1e-3, ema=0.999)
 DECODER_SETTINGS = Settings(steps=4000, batch_size=16, learning_rate=5e-4, ema=0.999, weight_decay=0.0)
+KL = 1e-5  # weight of the divergence from a standard normal distribution
+CHANNELS = 0.05  # weight of `channel_loss`, which keeps all latent channels alive
+LATENT_NOISE = 0.15  # most standard deviations that a decoder learning alone gets added: a UNet's latents are not exact
 CROPPED = 0.6  # share of the steps, the first ones, on quarters of pictures: as much to learn from for half the work
 LEAST_PARTICIPATION = 3.0  # of four channels; a run that is under it is stopped
 SETTLED = 1000  # steps before that counts: a new encoder's channels need some hundreds of them to part
@@ -27,33 +29,21 @@ def new_autoencoder():
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * len(BLOCKS),
-        up_block_types=("UpDecoderBlock2D",) * len(BLOCKS),
-        block_out_channels=BLOCKS,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=SIZE,
+        down_block_types=("DownEncoderBlock2D",) * len(BLOCKS), up_block_types=("UpDecoderBlock2D",) * len(BLOCKS),
+        block_out_channels=BLOCKS, layers_per_block=1, latent_channels=4, norm_num_groups=8, sample_size=SIZE,
         mid_block_add_attention=False,
-    )
+    )  # fmt: skip
 
 
 class AutoencoderLoss(nn.Module):
     """The autoencoder with its loss as forward: what a picture loses on the way through the latents and back.
 
-    channels: weight of the term that keeps all latent channels alive (`channel_loss`).
-    kl: weight of the divergence from a standard normal distribution.
     decoder_only: the encoder stays as it is, so the latents, and a UNet trained on them, stay valid.
-    latent_noise: the most noise, in standard deviations, that half of the latents get when the decoder learns alone:
-        what a UNet makes is never exact.
     """
 
-    def __init__(
-        self, vae, decoder_only: bool = False, kl: float = 1e-5, channels: float = 0.05, latent_noise: float = 0.15
-    ):
+    def __init__(self, vae, decoder_only: bool = False):
         super().__init__()
         self.vae, self.decoder_only = vae, decoder_only
-        self.kl, self.channels, self.latent_noise = kl, channels, latent_noise
         if decoder_only:
             vae.encoder.requires_grad_(False)
             vae.quant_conv.requires_grad_(False)
@@ -63,14 +53,14 @@ class AutoencoderLoss(nn.Module):
         if self.decoder_only:
             with torch.no_grad():
                 latents = self.vae.encode(pixels).latent_dist.mean.float()
-            latents = latents + noise * amount * self.latent_noise / self.vae.config.scaling_factor
+            latents = latents + noise * amount * LATENT_NOISE / self.vae.config.scaling_factor
             return reconstruction_loss(self.vae.decode(latents).sample.float(), pixels)
         posterior = self.vae.encode(pixels).latent_dist
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
         latents = mean + (0.5 * logvar).exp() * noise
         loss = reconstruction_loss(self.vae.decode(latents).sample.float(), pixels)
-        return loss + self.kl * kl + self.channels * channel_loss(mean)
+        return loss + KL * kl + CHANNELS * channel_loss(mean)
 
 
 def channel_loss(mean: torch.Tensor) -> torch.Tensor:
@@ -114,13 +104,9 @@ def reconstruction_loss(output: torch.Tensor, pixels: torch.Tensor) -> torch.Ten
 
 
 def train_autoencoder(
-    artwork: Artwork,
-    folder: str | Path,
-    vae=None,
-    decoder_only: bool = False,
-    settings: Settings | None = None,
+    artwork: Artwork, folder: str | Path, vae=None, decoder_only: bool = False, settings: Settings | None = None,
     **options,
-):
+):  # fmt: skip
     """Trains an autoencoder (a new one, or `vae` further), measures its `scaling_factor`, saves it in `folder`/vae.
 
     Returns it, or None if the run was stopped early (what is saved then is the EMA so far). `options` go to
@@ -156,21 +142,23 @@ def train_autoencoder(
                 f"The latents live in {ratio:.1f} of their channels (eigenvalues {eigenvalues.tolist()}): start again "
                 f"with a heavier channel_loss."
             )
-        return {
-            "psnr": psnr(output.cpu(), fixed.cpu()).mean().item(),
-            "participation": ratio,
-            **{f"eigenvalue {k}": value for k, value in enumerate(eigenvalues.tolist())},
-        }
+        quality = psnr(output.cpu().clamp(-1, 1), fixed.cpu()).mean().item()
+        each = {f"eigenvalue {k}": value for k, value in enumerate(eigenvalues.tolist())}
+        return {"psnr": quality, "participation": ratio, **each}
 
     def sheet(model, path):
         with torch.no_grad():
             output = model.vae(fixed.to(model.vae.device)).sample
-        save_sheet(torch.stack((fixed.cpu(), output.cpu()), 1).flatten(0, 1), path, columns=12)
+        pairs = torch.stack((fixed.cpu(), output.cpu().clamp(-1, 1)), 1).flatten(0, 1)
+        contact_sheet(to_images(pairs), columns=12).save(path)
 
     done = train(model, inputs, settings, folder, watch=watch, sheet=sheet, **options)
     vae.eval()
     if not decoder_only:
-        vae.register_to_config(scaling_factor=round(1 / latent_std(vae, pictures), 5))
+        batches = [pictures.batch(-1 - index, 32).pixels.to(vae.device) for index in range(4)]
+        with torch.no_grad():
+            latents = torch.cat([vae.encode(pixels).latent_dist.mean for pixels in batches])
+        vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))  # which makes them of size 1
     if processes().is_main_process:
         vae.save_pretrained(Path(folder) / "vae")
     return vae if done else None
@@ -180,29 +168,5 @@ def crops(pixels: torch.Tensor, factor: int, randomness: torch.Generator) -> tor
     """A piece of half the side from each picture (B, 3, H, W), cut where latents meet: at multiples of `factor`."""
     half = pixels.shape[-1] // 2
     corners = torch.randint(half // factor + 1, (len(pixels), 2), generator=randomness) * factor
-    return torch.stack(
-        [one[:, y : y + half, x : x + half] for one, (y, x) in zip(pixels, corners.tolist(), strict=True)]
-    )
-
-
-@torch.no_grad()
-def latent_std(vae, pictures: Pictures, batches: int = 4) -> float:
-    """Standard deviation of the latents' means over all channels: 1 / scaling_factor."""
-    latents = [vae.encode(pictures.batch(-1 - i, 32).pixels.to(vae.device)).latent_dist.mean for i in range(batches)]
-    return torch.cat(latents).float().std().item()
-
-
-def psnr(output: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio of each picture (B,), dB, of tensors (B, 3, H, W) in [-1, 1]."""
-    error = (output.clamp(-1, 1) - pixels).pow(2).mean((1, 2, 3))
-    return 10 * torch.log10(4 / error)
-
-
-def save_sheet(pixels: torch.Tensor, path: Path, columns: int) -> None:
-    """A contact sheet of pictures (B, 3, H, W) in [-1, 1], rows from left to right."""
-    images = to_images(pixels.float().clamp(-1, 1).cpu())
-    width, height = images[0].size
-    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), "white")
-    for i, image in enumerate(images):
-        sheet.paste(image, (i % columns * width, i // columns * height))
-    sheet.save(path)
+    cut = zip(pixels, corners.tolist(), strict=True)
+    return torch.stack([one[:, y : y + half, x : x + half] for one, (y, x) in cut])

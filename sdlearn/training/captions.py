@@ -7,20 +7,11 @@ STYLES = ("glossy", "flat", "comic", "neon", "pixel", "ink")
 
 WHITE, BLACK = "white", "black"
 COLOURS = {
-    "red": (214, 48, 49),
-    "orange": (243, 143, 57),
-    "yellow": (252, 217, 80),
-    "green": (79, 177, 97),
-    "blue": (66, 134, 244),
-    "purple": (143, 86, 195),
-    "pink": (248, 166, 200),
-    "brown": (141, 100, 66),
-    BLACK: (24, 24, 28),
-    "gray": (156, 158, 160),
-    "teal": (38, 168, 154),
-    "beige": (241, 225, 200),
+    "red": (214, 48, 49), "orange": (243, 143, 57), "yellow": (252, 217, 80), "green": (79, 177, 97),
+    "blue": (66, 134, 244), "purple": (143, 86, 195), "pink": (248, 166, 200), "brown": (141, 100, 66),
+    BLACK: (24, 24, 28), "gray": (156, 158, 160), "teal": (38, 168, 154), "beige": (241, 225, 200),
     "sky blue": (150, 210, 250),
-}
+}  # fmt: skip
 BACKGROUNDS = (WHITE, *COLOURS)
 RGB = {WHITE: (255, 255, 255), **COLOURS}
 
@@ -86,15 +77,14 @@ def caption(name: str, style: str, background: str, random, details: Details | N
     size, side, facing, shade = details or Details()
     form = random.choices(("plain", "comma", "picture", "open"), weights=(50, 20, 20, 10))[0]
     place = f" {SIDES[side]}" if side else ""
-    place += f", facing {facing}" if facing and form != "comma" else f" facing {facing}" if facing else ""
-    if form == "plain":
-        text = indefinite(name, size, style) + place
-    elif form == "comma":
-        text = (f"{size} {name}" if size else name) + f"{place}, {style} style"
-    elif form == "picture":
-        text = f"{article(style)} {style} picture of {indefinite(name, size)}{place}"
-    else:
-        text = (f"{size} {name}" if size else name) + place
+    place += f"{'' if form == 'comma' else ','} facing {facing}" if facing else ""
+    thing = f"{size} {name}" if size else name
+    text = {
+        "plain": indefinite(name, size, style) + place,
+        "comma": f"{thing}{place}, {style} style",
+        "picture": f"{article(style)} {style} picture of {indefinite(name, size)}{place}",
+        "open": thing + place,
+    }[form]
     unsaid = unnamed_background(None if form == "open" else style)
     if shade or background != unsaid or random.random() < 0.5:
         text += f" on {indefinite('background', shade, background)}"
@@ -107,16 +97,14 @@ def parse(prompt: str, subjects, styles=STYLES, backgrounds=BACKGROUNDS) -> Read
     A colour counts as the background only in front of the word "background"; a prompt without one leaves it
     `unnamed_background`, as the captions do.
     """
+
+    def first(words, text: str, after: str = "") -> str | None:
+        longest = sorted(words, key=len, reverse=True)
+        found = re.search(rf"\b({'|'.join(map(re.escape, longest))}){after}\b", text)
+        return found and found[1]
+
     text = " ".join(re.findall(r"[a-z0-9'-]+", prompt.lower()))
-    behind = re.search(rf"\b({_any_of(backgrounds)}) background\b", text)
-    rest = text.replace(behind.group(0), " ") if behind else text
-    style = re.search(rf"\b({_any_of(styles)})\b", rest)
-    subject = re.search(rf"\b({_any_of(subjects)})\b", rest)
-    style = style.group(1) if style else None
-    return Reading(
-        subject.group(1) if subject else None, style, behind.group(1) if behind else unnamed_background(style)
-    )
-
-
-def _any_of(words) -> str:
-    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    background = first(backgrounds, text, " background")
+    rest = text.replace(f"{background} background", " ") if background else text
+    style = first(styles, rest)
+    return Reading(first(subjects, rest), style, background or unnamed_background(style))

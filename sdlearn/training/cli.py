@@ -6,191 +6,147 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from .presets import SUBJECTS
+import torch
 
-JUDGE_STEPS = 6000
+import sdlearn
+
+from ..pictures import contact_sheet, to_images
+from . import autoencoder, diffusion, judge
+from .artwork import CACHE, PACKAGES, load_artwork
+from .export import export
+from .loop import mixed_precision, processes
+from .pictures import Pictures, Variety
+from .presets import SUBJECTS
+from .score import score
+
 STOPPED_EARLY = 75  # sysexits' EX_TEMPFAIL: try again later
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def add_commands(subparsers) -> None:
     """Adds the training commands to the subparsers of `sdlearn train`."""
-    _add_data(subparsers)
-    _add_judge(subparsers)
-    _add_autoencoder(subparsers)
-    _add_diffusion(subparsers)
-    _add_export(subparsers)
-    _add_score(subparsers)
+    for name, (run, text, options) in COMMANDS.items():
+        parser = subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        parser.set_defaults(run=run)
+        start = parser.add_mutually_exclusive_group() if "--from" in options else parser
+        for flag, option in options.items():
+            (start if flag in ("--from", "--decoder-of") else parser).add_argument(flag, **option)
 
 
-def _add_data(subparsers):
-    parser = _command(subparsers, "data", "fetch and draw the artwork, and show a sheet of composed pictures")
-    parser.add_argument("--sheet", type=Path, default=Path("data.png"), help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-
-    def run(args):
-        from .artwork import PACKAGES
-        from .autoencoder import save_sheet
-        from .pictures import Pictures
-
-        artwork = _artwork(args)
-        batch = Pictures(artwork, seed=args.seed).batch(0, 96)
-        save_sheet(batch.pixels, args.sheet, columns=12)
-        print(f"{len(artwork.sprites)} drawings of {len(artwork.subjects)} subjects; {args.sheet} shows:")
-        print("\n".join(batch.captions))
-        print("Artwork:", "; ".join(package.credit for package in PACKAGES.values()))
-
-    parser.set_defaults(run=run)
+def _data(args):
+    art = _artwork(args)
+    batch = Pictures(art, seed=args.seed).batch(0, 96)
+    contact_sheet(to_images(batch.pixels), columns=12).save(args.sheet)
+    print(f"{len(art.sprites)} drawings of {len(art.subjects)} subjects; {args.sheet} shows:")
+    print("\n".join(batch.captions))
+    print("Artwork:", "; ".join(package.credit for package in PACKAGES.values()))
 
 
-def _add_judge(subparsers):
-    parser = _command(subparsers, "judge", "train the judge, which reads whether pictures obey their prompts")
-    parser.add_argument("--run", dest="folder", type=Path, required=True, help="folder for the judge")
-    parser.add_argument("--vae", type=Path, help="autoencoder to see through (default: the shipped model's)")
-    parser.add_argument("--steps", type=int, default=JUDGE_STEPS, help="(default: %(default)s)")
-
-    def run(args):
-        from .judge import measure_judge, save_judge, train_judge
-        from .pictures import Pictures, Variety
-
-        artwork, vae = _artwork(args), _vae(args.vae)
-        varied = Variety(pairs=0, hold_out=False)  # every combination, one subject to a picture
-        judge = train_judge(Pictures(artwork, vae.config.sample_size, varied, seed=1), vae, steps=args.steps)
-        unseen = Pictures(artwork, vae.config.sample_size, varied, seed=1000)
-        measured = {"raw": measure_judge(judge, unseen), "round_trip": measure_judge(judge, unseen, vae)}
-        save_judge(judge, args.folder, measured)
-        print(json.dumps(measured, indent=1))
-
-    parser.set_defaults(run=run)
+def _judge(args):
+    vae = _vae(args.vae)
+    varied = Variety(pairs=0, hold_out=False)  # every combination, one subject to a picture
+    pictures = Pictures(_artwork(args), vae.config.sample_size, varied, seed=1)
+    trained, unseen = judge.train_judge(pictures, vae, steps=args.steps), replace(pictures, seed=1000)
+    measured = {"raw": judge.measure_judge(trained, unseen), "round_trip": judge.measure_judge(trained, unseen, vae)}
+    judge.save_judge(trained, args.folder, measured)
+    print(json.dumps(measured, indent=1))
 
 
-def _add_autoencoder(subparsers):
-    parser = _command(subparsers, "autoencoder", "train the autoencoder, or only its decoder")
-    _add_run_options(parser)
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        "--from", dest="start", type=Path, metavar="FOLDER", help="go on from this autoencoder's weights"
-    )
-    start.add_argument(
-        "--decoder-of", type=Path, metavar="FOLDER", help="train only this autoencoder's decoder; latents stay valid"
-    )
-
-    def run(args):
-        from . import autoencoder
-
-        usual = autoencoder.DECODER_SETTINGS if args.decoder_of else autoencoder.SETTINGS
-        start = args.decoder_of or args.start
-        vae = _vae(start).requires_grad_(True) if start else None
-        return _report_stop(
-            args,
-            autoencoder.train_autoencoder(
-                _artwork(args), args.folder, vae, decoder_only=bool(args.decoder_of),
-                settings=_settings(args, usual), minutes=args.minutes,
-            ),
-        )  # fmt: skip
-
-    parser.set_defaults(run=run)
+def _autoencoder(args):
+    start = args.decoder_of or args.start
+    usual = autoencoder.DECODER_SETTINGS if args.decoder_of else autoencoder.SETTINGS
+    trained = autoencoder.train_autoencoder(
+        _artwork(args), args.folder, start and _vae(start).requires_grad_(True), decoder_only=bool(args.decoder_of),
+        settings=_settings(args, usual), minutes=args.minutes,
+    )  # fmt: skip
+    return _report_stop(args, trained)
 
 
-def _add_diffusion(subparsers):
-    parser = _command(subparsers, "diffusion", "train the text encoder and the UNet on an autoencoder's latents")
-    _add_run_options(parser)
-    parser.add_argument("--vae", type=Path, help="folder of the autoencoder (default: that of --from, or the shipped)")
-    parser.add_argument("--from", dest="start", metavar="MODEL", help="go on from this model's weights")
-    parser.add_argument("--judge", type=Path, help="folder of a judge that scores the run as it goes (score.jsonl)")
-
-    def run(args):
-        from . import diffusion
-        from .judge import load_judge
-
-        start = _model(args.start) if args.start else None
-        vae = start.vae if start and not args.vae else _vae(args.vae)
-        return _report_stop(
-            args,
-            diffusion.train_diffusion(
-                _artwork(args), vae, _tokenizer(), args.folder,
-                text_encoder=start and start.text_encoder.requires_grad_(True),
-                unet=start and start.unet.requires_grad_(True),
-                settings=_settings(args, diffusion.SETTINGS), minutes=args.minutes,
-                judge=load_judge(args.judge).to(_device()) if args.judge else None,
-            ),
-        )  # fmt: skip
-
-    parser.set_defaults(run=run)
+def _diffusion(args):
+    start = _model(args.start) if args.start else None
+    trained = diffusion.train_diffusion(
+        _artwork(args), start.vae if start and not args.vae else _vae(args.vae), _tokenizer(), args.folder,
+        text_encoder=start and start.text_encoder.requires_grad_(True),
+        unet=start and start.unet.requires_grad_(True),
+        settings=_settings(args, diffusion.SETTINGS), minutes=args.minutes,
+        judge=judge.load_judge(args.judge).to(DEVICE) if args.judge else None,
+    )  # fmt: skip
+    return _report_stop(args, trained)
 
 
-def _add_export(subparsers):
-    parser = subparsers.add_parser("export", help="write finished runs as one model folder in half precision")
-    parser.add_argument("--diffusion", type=Path, required=True, help="folder of the diffusion run")
-    parser.add_argument("--vae", type=Path, help="folder of its autoencoder (default: the shipped model's)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the model to write")
+def _export(args):
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
 
-    def run(args):
-        from diffusers import AutoencoderKL, UNet2DConditionModel
-        from transformers import CLIPTextModel
-
-        import sdlearn
-
-        from .export import export
-
-        sdlearn.quiet()
-        parts = (
-            AutoencoderKL.from_pretrained(args.vae or sdlearn.model_path() / "vae"),
-            CLIPTextModel.from_pretrained(args.diffusion / "text_encoder"),
-            UNet2DConditionModel.from_pretrained(args.diffusion / "unet"),
-        )
-        print("wrote", export(*parts, _tokenizer(), args.out))
-
-    parser.set_defaults(run=run)
+    sdlearn.quiet()
+    text_encoder = CLIPTextModel.from_pretrained(args.diffusion / "text_encoder")
+    unet = UNet2DConditionModel.from_pretrained(args.diffusion / "unet")
+    print("wrote", export(_vae(args.vae, "cpu"), text_encoder, unet, _tokenizer(), args.out))
 
 
-def _add_score(subparsers):
-    parser = _command(subparsers, "score", "draw pictures for fixed prompts and seeds, and measure them")
-    parser.add_argument("--model", help="(default: the shipped model)")
-    parser.add_argument("--judge", type=Path, help="folder of the judge (default: the shipped one)")
-    parser.add_argument("--pictures", type=int, default=100, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--guidance-scale", type=float, default=7.5, help="(default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=25, help="(default: %(default)s)")
-    parser.add_argument("--sampler", default="ddim", help="(default: %(default)s)")
-    parser.add_argument("--held-out", action="store_true", help="the model was trained with combinations held out")
-    parser.add_argument("--no-artwork", action="store_true", help="leave out what needs the artwork to compare with")
-
-    def run(args):
-        from .judge import load_judge
-        from .score import score
-
-        options = {"num_inference_steps": args.steps, "guidance_scale": args.guidance_scale, "sampler": args.sampler}
-        judge = load_judge(args.judge)
-        result = score(
-            _model(args.model), judge.to(_device()), None if args.no_artwork else _artwork(args, judge.subjects),
-            count=args.pictures, seed=args.seed, held=args.held_out, **options,
-        )  # fmt: skip
-        print(json.dumps({**options, "seed": args.seed, **result}, indent=1))
-
-    parser.set_defaults(run=run)
+def _score(args):
+    options = {"num_inference_steps": args.steps, "guidance_scale": args.guidance_scale, "sampler": args.sampler}
+    reader = judge.load_judge(args.judge).to(DEVICE)
+    art = None if args.no_artwork else _artwork(args, reader.subjects)
+    result = score(_model(args.model), reader, art, count=args.pictures, seed=args.seed, held=args.held_out, **options)
+    print(json.dumps({**options, "seed": args.seed, **result}, indent=1))
 
 
-def _command(subparsers, name: str, text: str):
-    from .artwork import CACHE
+# --- the options ------------------------------------------------------------------------------------------------------
 
-    parser = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("--subjects", metavar="LIST", help='"cat, dog"; "shipped" stands for the shipped model\'s')
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the artwork (default: %(default)s)")
-    return parser
-
-
-def _add_run_options(parser):
-    parser.add_argument("--run", dest="folder", type=Path, required=True, help="folder of checkpoints, log and sheets")
-    parser.add_argument("--steps", type=int, help="(default: the recipe's)")
-    parser.add_argument("--batch-size", type=int, help="of one process (default: the recipe's)")
-    parser.add_argument("--learning-rate", type=float, help="(default: the recipe's)")
-    parser.add_argument("--optimizer", choices=("adamw", "muon"), help="(default: the recipe's)")
-    parser.add_argument("--minutes", type=float, help="stop after so long with a checkpoint; the same command goes on")
+SHOWN, RECIPE = "(default: %(default)s)", "(default: the recipe's)"
+DRAWN = {
+    "--subjects": {"metavar": "LIST", "help": '"cat, dog"; "shipped" stands for the shipped model\'s'},
+    "--cache": {"type": Path, "default": CACHE, "help": f"folder of the artwork {SHOWN}"},
+}
+RUN = {
+    "--run": {"dest": "folder", "type": Path, "required": True, "help": "folder of checkpoints, log and sheets"},
+    "--steps": {"type": int, "help": RECIPE},
+    "--batch-size": {"type": int, "help": f"of one process {RECIPE}"},
+    "--learning-rate": {"type": float, "help": RECIPE},
+    "--optimizer": {"choices": ("adamw", "muon"), "help": RECIPE},
+    "--minutes": {"type": float, "help": "stop after so long with a checkpoint; the same command goes on"},
+}
+COMMANDS = {
+    "data": (_data, "fetch and draw the artwork, and show a sheet of composed pictures", DRAWN | {
+        "--sheet": {"type": Path, "default": Path("data.png"), "help": SHOWN},
+        "--seed": {"type": int, "default": 0},
+    }),
+    "judge": (_judge, "train the judge, which reads whether pictures obey their prompts", DRAWN | {
+        "--run": {"dest": "folder", "type": Path, "required": True, "help": "folder for the judge"},
+        "--vae": {"type": Path, "help": "autoencoder to see through (default: the shipped model's)"},
+        "--steps": {"type": int, "default": 6000, "help": SHOWN},
+    }),
+    "autoencoder": (_autoencoder, "train the autoencoder, or only its decoder", DRAWN | RUN | {
+        "--from": {"dest": "start", "type": Path, "metavar": "FOLDER", "help": "go on from this autoencoder's weights"},
+        "--decoder-of": {"type": Path, "metavar": "FOLDER",
+                         "help": "train only this autoencoder's decoder; latents stay valid"},
+    }),
+    "diffusion": (_diffusion, "train the text encoder and the UNet on an autoencoder's latents", DRAWN | RUN | {
+        "--vae": {"type": Path, "help": "folder of the autoencoder (default: that of --from, or the shipped)"},
+        "--from": {"dest": "start", "metavar": "MODEL", "help": "go on from this model's weights"},
+        "--judge": {"type": Path, "help": "folder of a judge that scores the run as it goes (score.jsonl)"},
+    }),
+    "export": (_export, "write finished runs as one model folder in half precision", {
+        "--diffusion": {"type": Path, "required": True, "help": "folder of the diffusion run"},
+        "--vae": {"type": Path, "help": "folder of its autoencoder (default: the shipped model's)"},
+        "--out": {"type": Path, "required": True, "help": "folder of the model to write"},
+    }),
+    "score": (_score, "draw pictures for fixed prompts and seeds, and measure them", DRAWN | {
+        "--model": {"help": "(default: the shipped model)"},
+        "--judge": {"type": Path, "help": "folder of the judge (default: the shipped one)"},
+        "--pictures": {"type": int, "default": 100, "help": SHOWN},
+        "--seed": {"type": int, "default": 0},
+        "--guidance-scale": {"type": float, "default": 7.5, "help": SHOWN},
+        "--steps": {"type": int, "default": 25, "help": SHOWN},
+        "--sampler": {"default": "ddim", "help": SHOWN},
+        "--held-out": {"action": "store_true", "help": "the model was trained with combinations held out"},
+        "--no-artwork": {"action": "store_true", "help": "leave out what needs the artwork to compare with"},
+    }),
+}  # fmt: skip
 
 
 def _settings(args, usual):
-    from .loop import mixed_precision
-
     names = ("steps", "batch_size", "learning_rate", "optimizer")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     return replace(usual, mixed_precision=mixed_precision(), **given)
@@ -204,48 +160,31 @@ def _report_stop(args, result) -> int:
 
 def _artwork(args, usual=SUBJECTS):
     """The drawings of the subjects asked for on the command line, or of the `usual` ones."""
-    from .artwork import load_artwork
-    from .loop import processes
-
     subjects = _subjects(args.subjects) if args.subjects else usual
     with processes().main_process_first():  # one fetches and draws it, the others find it in the cache
-        return load_artwork(args.cache, subjects).to(_device())
+        return load_artwork(args.cache, subjects).to(DEVICE)
 
 
 def _subjects(text: str) -> list[str]:
     """The names in a list such as "shipped, squid"."""
-    from .judge import load_judge
-
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return [subject for name in names for subject in (load_judge().subjects if name == "shipped" else [name])]
+    return [subject for name in names for subject in (judge.load_judge().subjects if name == "shipped" else [name])]
 
 
 def _model(name):
-    import sdlearn
-
     sdlearn.quiet()
-    return sdlearn.load(name, device=_device(), dtype="float32")
+    return sdlearn.load(name, device=DEVICE, dtype="float32")
 
 
-def _vae(folder: Path | None):
+def _vae(folder: Path | None, device: str = DEVICE):
     """The autoencoder in this folder, or the shipped model's, in full precision."""
     from diffusers import AutoencoderKL
 
-    import sdlearn
-
     folder = folder or sdlearn.model_path() / "vae"
-    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False).to(_device())
+    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False).to(device)
 
 
 def _tokenizer():
     from transformers import CLIPTokenizer
 
-    import sdlearn
-
     return CLIPTokenizer.from_pretrained(sdlearn.model_path() / "tokenizer")
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

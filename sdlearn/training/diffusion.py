@@ -22,9 +22,7 @@ from .presets import FACTOR, SIZE
 from .score import CLASSIC, draw, known, obedience, pair_obedience, pair_prompts, prompts
 
 UNET_BLOCKS = (64, 128, 192)
-SETTINGS = Settings(
-    steps=45000, batch_size=64, learning_rate=1e-3, warmup=200, ema=0.9995, save_every=500, sheet_every=2000
-)
+SETTINGS = Settings(steps=45000, batch_size=64, learning_rate=1e-3, warmup=200, save_every=500, sheet_every=2000)
 USUAL = {"sampler": "ddim", "num_inference_steps": 25, "guidance_scale": 7.5}
 AUGMENTATIONS = 30  # pictures of each sprite, worked out as latents before the training
 
@@ -47,15 +45,11 @@ def new_unet(width: int = 128):
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=SIZE // FACTOR,
-        block_out_channels=UNET_BLOCKS,
+        sample_size=SIZE // FACTOR, block_out_channels=UNET_BLOCKS, layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=width,
-        attention_head_dim=4,  # diffusers reads it as the number of heads
-        norm_num_groups=16,
-    )
+        cross_attention_dim=width, norm_num_groups=16, attention_head_dim=4,  # read as the number of heads
+    )  # fmt: skip
 
 
 class DiffusionLoss(nn.Module):
@@ -105,16 +99,13 @@ SHEET = (
 def draw_sheet(sd, path: Path) -> None:
     """SHEET drawn from three seeds, and from one more by the settings in CLASSIC."""
     columns = [(seed, USUAL) for seed in range(3)] + [(3, options) for options in CLASSIC.values()]
-    drawn = [
-        text_to_image(sd, list(SHEET), seeds=[seed] * len(SHEET), progress=False, **options)
-        for seed, options in columns
-    ]
-    labels = [f"{options['sampler']} {options['guidance_scale']:g}" for _, options in columns]
+    drawn = [text_to_image(sd, list(SHEET), seeds=[k] * len(SHEET), progress=False, **how) for k, how in columns]
+    labels = [f"{how['sampler']} {how['guidance_scale']:g}" for _, how in columns]
     figures.grid(list(zip(*drawn, strict=True)), row_labels=SHEET, column_labels=labels).savefig(path)
 
 
 @torch.no_grad()
-def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, batch_size: int = 50, log=print) -> None:
+def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, batch_size: int = 50) -> None:
     """Writes `count` latents of unit size (float16) and their captions' token ids to a safetensors file."""
     latents, ids = [], []
     for index in range(-(-count // batch_size)):
@@ -123,7 +114,7 @@ def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, bat
         latents.append((mean * vae.config.scaling_factor).half().cpu())
         ids.append(tokenize(tokenizer, batch.captions))
         if index % 20 == 0:
-            log(f"latents: {index * batch_size} of {count}")
+            print(f"latents: {index * batch_size} of {count}")
     save_whole({"latents": torch.cat(latents)[:count], "ids": torch.cat(ids)[:count].int()}, path)
 
 
@@ -131,9 +122,9 @@ def make_latents(vae, pictures: Pictures, tokenizer, path: Path, count: int, bat
 def start_tokens(text_encoder, ids: torch.Tensor, new: bool) -> None:
     """Readies the token table for captions of these token ids.
 
-    In a new encoder, rows that no caption reads become zeros: nothing would teach them anything, and zeros cost nothing
-    in a compressed download. In any encoder, rows of zeros that captions do read start at random, or they could not
-    learn to differ. All others stay: a model that goes on keeps the words it knows.
+    In a new encoder, rows that no caption reads become zeros: nothing would teach them, and zeros compress to nothing.
+    In any encoder, rows of zeros that captions do read start at random, or they could not learn to differ. All others
+    stay: a model that goes on keeps the words it knows.
     """
     table = text_encoder.get_input_embeddings().weight
     read = torch.zeros(len(table), dtype=torch.bool)
@@ -144,39 +135,21 @@ def start_tokens(text_encoder, ids: torch.Tensor, new: bool) -> None:
     table[empty] = torch.randn(int(empty.sum()), table.shape[1]) * table[table.any(1)].std()
 
 
-def _plain_attention(text_encoder, unet) -> None:
-    """Attention as matrix products: on the CPU the backward pass of torch's fused attention takes a quarter of a step
-    at this size, and this a twentieth."""
-    from diffusers.models.attention_processor import AttnProcessor
-
-    unet.set_attn_processor(AttnProcessor())
-    text_encoder.set_attn_implementation("eager")
-
-
 def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
     """Token ids (B, 77)."""
     return tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
 
 
 def train_diffusion(
-    artwork: Artwork,
-    vae,
-    tokenizer,
-    folder: str | Path,
-    text_encoder=None,
-    unet=None,
-    settings: Settings | None = None,
-    augmentations: int = AUGMENTATIONS,
-    judge: Judge | None = None,
-    **options,
-):
+    artwork: Artwork, vae, tokenizer, folder: str | Path, text_encoder=None, unet=None,
+    settings: Settings | None = None, augmentations: int = AUGMENTATIONS, judge: Judge | None = None, **options,
+):  # fmt: skip
     """Trains a text encoder and a UNet (new, or the given ones further) and saves them in `folder`.
 
     judge: reads pictures of the EMA weights with every sample sheet; `score.jsonl` holds the curve.
-
-    Returns them, or None if the run was stopped early (what is saved then is the EMA so far). `options` go to
-    `loop.train`.
+    options: of `loop.train`. Returns both, or None if the run was stopped early (the EMA so far is saved then).
     """
+    from diffusers.models.attention_processor import AttnProcessor
     from safetensors.torch import load_file
 
     settings, folder = settings or SETTINGS, Path(folder)
@@ -192,8 +165,9 @@ def train_diffusion(
     new = text_encoder is None
     text_encoder, unet = text_encoder or new_text_encoder(), unet or new_unet()
     start_tokens(text_encoder, data["ids"], new)
-    if vae.device.type == "cpu":
-        _plain_attention(text_encoder, unet)
+    if vae.device.type == "cpu":  # the backward pass of torch's fused attention takes a quarter of a step, and of
+        unet.set_attn_processor(AttnProcessor())  # attention as matrix products a twentieth, at this size
+        text_encoder.set_attn_implementation("eager")
     model = DiffusionLoss(text_encoder.float().train(), unet.float().train())
 
     def inputs(step: int, process: int):

@@ -12,20 +12,17 @@ STEPS_PER_STD = 4  # weights are rounded this finely
 
 
 def export(vae, text_encoder, unet, tokenizer, folder: str | Path) -> Path:
-    """Writes the parts as a Stable Diffusion model in `folder`.
-
-    Raises ValueError when the weights come to more than BUDGET.
-    """
-    from diffusers import PNDMScheduler, StableDiffusionPipeline
+    """Writes the parts as a Stable Diffusion model in `folder`. Raises ValueError for more weights than BUDGET."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     size = 2 * sum(p.numel() for part in (vae, text_encoder, unet) for p in part.parameters())
     if size > BUDGET:
         raise ValueError(f"The weights are {size / MIB:.1f} MiB in half precision, {BUDGET // MIB} MiB are allowed.")
-    # "clip_sample": false, or samplers made from this config would clip latents to [-1, 1] as if they were pixels.
-    scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
-    )
-    scheduler.register_to_config(clip_sample=False)
+    # Without "clip_sample": false, samplers made from this config would clip latents to [-1, 1] as if they were pixels.
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
     pipeline = StableDiffusionPipeline(
         vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,

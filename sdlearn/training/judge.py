@@ -18,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..pictures import to_tensor
+from ..pictures import as_list, to_tensor
 from .captions import BACKGROUNDS, STYLES, Reading, parse
 from .loop import mixed_precision
 from .presets import SIZE
 
 WIDTHS = (16, 32, 64, 128, 176)  # channels after each halving of the side
+SAVED = ("subjects", "styles", "backgrounds", "widths", "size")  # what a judge is made from, in order
 
 
 class Seen(NamedTuple):
@@ -58,13 +59,11 @@ class Judge(nn.Module):
 
     def __init__(self, subjects, styles=STYLES, backgrounds=BACKGROUNDS, widths=WIDTHS, size: int = SIZE):
         super().__init__()
-        self.subjects, self.styles, self.backgrounds = tuple(subjects), tuple(styles), tuple(backgrounds)
+        self.names = self.subjects, self.styles, self.backgrounds = tuple(subjects), tuple(styles), tuple(backgrounds)
         self.widths, self.size = tuple(widths), size
         blocks = [_block(before, after, stride=2) for before, after in pairwise((3, *widths))]
         self.body = nn.Sequential(*blocks, _block(widths[-1], widths[-1], stride=1))
-        self.heads = nn.ModuleList(
-            nn.Linear(2 * widths[-1], len(names)) for names in (self.subjects, self.styles, self.backgrounds)
-        )
+        self.heads = nn.ModuleList(nn.Linear(2 * widths[-1], len(names)) for names in self.names)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         features = self.body(pixels)  # (B, widths[-1], 4, 4)
@@ -74,20 +73,17 @@ class Judge(nn.Module):
     @torch.inference_mode()
     def probabilities(self, images) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of each subject (B, n), each style and each background; `images` as in `read`."""
-        pixels = images if torch.is_tensor(images) else self._tensors(images)
+        parts = [images] if torch.is_tensor(images) else map(to_tensor, as_list(images))
+        pixels = torch.cat([self.resize(part.float()) for part in parts])  # PIL images may be of any sizes
         device = self.heads[0].weight.device
-        logits = [self(part) for part in self.resize(pixels.float().to(device)).clamp(-1, 1).split(64)]
+        logits = [self(part) for part in pixels.to(device).clamp(-1, 1).split(64)]
         return tuple(torch.cat(parts).softmax(1).cpu() for parts in zip(*logits, strict=True))
 
     def read(self, images) -> list[Seen]:
         """What each picture shows. `images`: a PIL image, a list of them, or a tensor (B, 3, H, W) in [-1, 1]."""
-        tables = self.probabilities(images)
-        best = [table.max(1) for table in tables]
-        names = [
-            [labels[i] for i in part.indices.tolist()]
-            for labels, part in zip((self.subjects, self.styles, self.backgrounds), best, strict=True)
-        ]
-        return [Seen(*row) for row in zip(*names, *(part.values.tolist() for part in best), strict=True)]
+        best = [table.max(1) for table in self.probabilities(images)]
+        found = [[names[i] for i in part.indices.tolist()] for names, part in zip(self.names, best, strict=True)]
+        return [Seen(*row) for row in zip(*found, *(part.values.tolist() for part in best), strict=True)]
 
     def obeys(self, images, prompts: str | Reading | list[str | Reading]) -> list[Obeyed]:
         """For each picture, which parts of its prompt it shows. One prompt for all pictures, or one each; a prompt
@@ -104,18 +100,12 @@ class Judge(nn.Module):
 
     def parse(self, prompt: str) -> Reading:
         """The subject, style and background that a prompt asks for, as far as this judge knows them."""
-        return parse(prompt, self.subjects, self.styles, self.backgrounds)
+        return parse(prompt, *self.names)
 
     def resize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W) at the judge's size; those that have it are left as they are."""
-        if pixels.shape[-2:] == (self.size, self.size):
-            return pixels
-        return F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
-
-    def _tensors(self, images) -> torch.Tensor:
-        """PIL images of any sizes as (B, 3, size, size) in [-1, 1]."""
-        images = images if isinstance(images, (list, tuple)) else [images]
-        return torch.cat([self.resize(to_tensor(image)) for image in images])
+        same = pixels.shape[-2:] == (self.size, self.size)
+        return pixels if same else F.interpolate(pixels, (self.size, self.size), mode="bilinear", antialias=True)
 
 
 def share(obeyed: list[Obeyed]) -> dict[str, float]:
@@ -133,7 +123,7 @@ def load_judge(path=None) -> Judge:
 
     folder = Path(path) if path else Path(__file__).parents[1] / "emoji" / "judge"
     known = json.loads((folder / "judge.json").read_text())
-    judge = Judge(known["subjects"], known["styles"], known["backgrounds"], known["widths"], known["size"])
+    judge = Judge(*(known[name] for name in SAVED))
     judge.load_state_dict(load_file(folder / "judge.safetensors"))
     return judge.eval().requires_grad_(False)
 
@@ -146,8 +136,7 @@ def save_judge(judge: Judge, folder, measured: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
     save_file(weights, folder / "judge.safetensors", metadata={"format": "pt"})
-    names = ("subjects", "styles", "backgrounds", "widths", "size")
-    known = {name: getattr(judge, name) for name in names}
+    known = {name: getattr(judge, name) for name in SAVED}
     (folder / "judge.json").write_text(json.dumps({**known, "measured": measured}, indent=1) + "\n")
 
 
@@ -181,10 +170,8 @@ def train_judge(pictures, vae=None, steps: int = 6000, batch_size: int = 96, see
             for target, old in zip(targets, old_targets, strict=True):
                 target[rows] = old[rows]
         with faster:
-            loss = sum(
-                F.cross_entropy(logits, target, label_smoothing=0.02)
-                for logits, target in zip(judge(pixels), targets, strict=True)
-            )
+            read = zip(judge(pixels), targets, strict=True)
+            loss = sum(F.cross_entropy(logits, target, label_smoothing=0.02) for logits, target in read)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -200,36 +187,30 @@ def measure_judge(judge: Judge, pictures, vae=None, batches: int = 20, batch_siz
     for index in range(batches):
         batch = pictures.batch(index, batch_size)
         pixels = batch.pixels if vae is None else round_trip(vae, batch.pixels)
-        right += [
-            Obeyed(*(a == b for a, b in zip(seen[:3], reading, strict=True)))
-            for seen, reading in zip(judge.read(pixels), batch.readings, strict=True)
-        ]
+        right += judge.obeys(pixels, batch.readings)
     return {"pictures": len(right), **share(right)}
 
 
 @torch.inference_mode()
 def round_trip(vae, pixels: torch.Tensor) -> torch.Tensor:
     """Pictures (B, 3, H, W) in [-1, 1] through the autoencoder and back."""
-    parts = [vae.decode(vae.encode(part).latent_dist.mean).sample for part in pixels.split(24)]
-    return torch.cat(parts).float().clamp(-1, 1)
+    return torch.cat([vae(part).sample for part in pixels.split(24)]).float().clamp(-1, 1)
 
 
 def degraded(pixels: torch.Tensor) -> torch.Tensor:
     """Each picture blurred, washed out, tinted and made noisy by its own random amount; half of them unchanged."""
     rand = partial(torch.rand, len(pixels), 1, 1, 1, device=pixels.device)
     amount = rand() * (rand() < 0.5)
-    blurred = F.avg_pool2d(F.pad(pixels, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    pixels = pixels.lerp(blurred, amount)
-    gray = pixels.mean(1, keepdim=True)
-    pixels = pixels.lerp(gray, 0.35 * amount * rand())
+    pixels = pixels.lerp(F.avg_pool2d(F.pad(pixels, (2, 2, 2, 2), mode="replicate"), 5, 1), amount)
+    pixels = pixels.lerp(pixels.mean(1, keepdim=True), 0.35 * amount * rand())
     pixels = pixels + 0.08 * amount * torch.randn_like(pixels[:, :, :1, :1])
     return (pixels + 0.1 * amount * torch.randn_like(pixels)).clamp(-1, 1)
 
 
 def _targets(judge: Judge, readings: list[Reading]) -> list[torch.Tensor]:
-    tables = (judge.subjects, judge.styles, judge.backgrounds)
     device = judge.heads[0].weight.device
-    return [torch.tensor([table.index(r[k]) for r in readings], device=device) for k, table in enumerate(tables)]
+    asked = zip(judge.names, zip(*readings, strict=True), strict=True)
+    return [torch.tensor([names.index(name) for name in column], device=device) for names, column in asked]
 
 
 def _block(before: int, after: int, stride: int) -> nn.Sequential:

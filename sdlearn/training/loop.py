@@ -95,28 +95,40 @@ def train(
         _check_settings(checkpoint, settings, steps.done)
         log(f"going on from step {steps.done}")
     first, last = steps.done, min(settings.steps, until or settings.steps)
-    running = None
+    samples, running = settings.batch_size * accelerator.num_processes, None  # samples of a step
+
+    def write(name: str, measured: dict[str, float]) -> None:
+        with open(folder / name, "a") as file:
+            file.write(json.dumps({"step": steps.done, "samples": steps.done * samples, **measured}) + "\n")
+
     while steps.done < last and not _out_of_time(accelerator, steps.done - first, started, minutes):
         arguments = inputs(steps.done, accelerator.process_index)
         loss = wrapped(*(a.to(accelerator.device) if torch.is_tensor(a) else a for a in arguments))
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(trained, 1.0)
-        for optimizer, rate in zip(optimizers, rates, strict=True):
-            optimizer.step()
-            rate.step()
+        for stepped in (*optimizers, *rates):
+            stepped.step()
         model.zero_grad()
         ema.update_parameters(model)
         steps.done += 1
         running = loss.detach() if running is None else running.lerp(loss.detach(), 0.05)
         if steps.done % 50 == 0 or steps.done == last:
             watched = watch(model, steps.done) if watch and accelerator.is_main_process else {}
-            _report(accelerator, settings, folder, steps.done, first, started, running, watched, log)
+            loss, seconds = accelerator.reduce(running, "mean").item(), time.monotonic() - started
+            if accelerator.is_main_process:
+                rate = (steps.done - first) / seconds
+                log(
+                    f"step {steps.done} of {settings.steps}, loss {loss:.4f}, {rate * samples:.0f} samples a second, "
+                    f"{(settings.steps - steps.done) / rate / 60:.0f} minutes left"
+                    + "".join(f", {name} {value:.2f}" for name, value in watched.items())
+                )
+                write("log.jsonl", {"loss": loss, "seconds": seconds, **watched})
         if steps.done % settings.save_every == 0 and steps.done < last:
             _save(accelerator, checkpoint, settings)
         if sheet and steps.done % settings.sheet_every == 0 and accelerator.is_main_process:
             measured = sheet(ema.module, folder / f"sheet-{steps.done:06d}.png")
             if measured:
-                _write_line(folder / "score.jsonl", accelerator, settings, steps.done, measured)
+                write("score.jsonl", measured)
     if steps.done > first:
         _save(accelerator, checkpoint, settings)
     model.load_state_dict(ema.module.state_dict())
@@ -153,10 +165,9 @@ def _optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimi
     """AdamW for all that is trained; or Muon (Jordan et al. 2024) for the matrices and kernels, and AdamW for biases,
     norms, tables, and the layers that touch the data."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    inner = {}
-    if settings.optimizer == "muon":
-        ends = ("embedding", "conv_in", "conv_out")
-        inner = {name: p for name, p in trained.items() if p.dim() > 1 and not any(end in name for end in ends)}
+    ends = ("embedding", "conv_in", "conv_out")
+    inner = {name: p for name, p in trained.items() if p.dim() > 1 and not any(end in name for end in ends)}
+    inner = inner if settings.optimizer == "muon" else {}
     rest = [p for name, p in trained.items() if name not in inner]
     adamw = torch.optim.AdamW(
         rest, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
@@ -237,23 +248,3 @@ def _check_settings(checkpoint: Path, settings: Settings, done: int) -> None:
         free |= {"steps": 0, "cooldown": 0.0}  # neither run's rate has begun to fall
     if replace(saved, **free) != replace(settings, **free):
         raise ValueError(f"{checkpoint} was made with other settings ({saved}): use those, or another folder.")
-
-
-def _report(accelerator, settings, folder, done, first, started, running, watched, log) -> None:
-    seconds = time.monotonic() - started
-    rate = (done - first) / seconds
-    loss = accelerator.reduce(running, "mean").item()
-    if accelerator.is_main_process:
-        per_step = settings.batch_size * accelerator.num_processes
-        more = "".join(f", {name} {value:.2f}" for name, value in watched.items())
-        log(
-            f"step {done} of {settings.steps}, loss {loss:.4f}, {rate * per_step:.0f} samples a second, "
-            f"{(settings.steps - done) / rate / 60:.0f} minutes left{more}"
-        )
-        _write_line(folder / "log.jsonl", accelerator, settings, done, {"loss": loss, "seconds": seconds, **watched})
-
-
-def _write_line(path: Path, accelerator, settings: Settings, done: int, measured: dict[str, float]) -> None:
-    samples = done * settings.batch_size * accelerator.num_processes
-    with open(path, "a") as file:
-        file.write(json.dumps({"step": done, "samples": samples, **measured}) + "\n")

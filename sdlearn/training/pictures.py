@@ -9,21 +9,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from . import captions as wording
 from .artwork import Artwork
-from .captions import (
-    BACKGROUNDS,
-    BLACK,
-    RGB,
-    SHADES,
-    STYLES,
-    WHITE,
-    Details,
-    Reading,
-    caption,
-    is_dark,
-    pair,
-    unnamed_background,
-)
+from .captions import BACKGROUNDS, BLACK, SHADES, STYLES, WHITE, Details, Reading
 from .presets import FACING_LEFT, PAIR_SUBJECTS, SIZE
 
 
@@ -87,10 +75,6 @@ class Scene(NamedTuple):
     caption: str
     reading: Reading
 
-    def white_ink(self, artwork: Artwork, layer: int) -> bool:
-        """Whether this layer is black ink that would not show on the background."""
-        return STYLES[artwork.style[self.sprites[layer]]] == "ink" and is_dark(self.background)
-
 
 @dataclass(frozen=True)
 class Pictures:
@@ -106,14 +90,14 @@ class Pictures:
     seed: int = 0
 
     @cached_property
-    def _singles(self) -> list[list[list[int]]]:
-        """The sprites of each style, by subject."""
-        return self._by_style(self.artwork.subjects)
-
-    @cached_property
-    def _pairs(self) -> list[list[list[int]]]:
-        """The sprites of each style that may share a picture, by subject."""
-        return self._by_style(pair_subjects(self.artwork.subjects))
+    def _groups(self) -> tuple[list, list]:
+        """The sprites of each style by subject: of all subjects, and of those that may share a picture."""
+        art, found = self.artwork, []
+        for subjects in (art.subjects, pair_subjects(art.subjects)):
+            masks = [[(art.subject == art.subjects.index(name)) & (art.style == style) for name in subjects]
+                     for style in art.style.unique()]  # fmt: skip
+            found.append([[mask.nonzero().flatten().tolist() for mask in group if mask.any()] for group in masks])
+        return tuple(found)
 
     def batch(self, index: int, batch_size: int) -> Batch:
         """Batch number `index`, on the device of the artwork's sprites."""
@@ -131,7 +115,7 @@ class Pictures:
         for layer in range(max(len(scene.sprites) for scene in scenes)):
             rows = [i for i, scene in enumerate(scenes) if layer < len(scene.sprites)]
             sprites = self.artwork.sprites[[scenes[i].sprites[layer] for i in rows]].float() / 255
-            white_ink = [scenes[i].white_ink(self.artwork, layer) for i in rows]
+            white_ink = [scenes[i].reading.style == "ink" and wording.is_dark(scenes[i].background) for i in rows]
             placed = place(sprites, [scenes[i].placements[layer] for i in rows], self.size, white_ink)
             for blocks in {scenes[i].blocks for i in rows} - {0}:
                 some = [k for k, i in enumerate(rows) if scenes[i].blocks == blocks]
@@ -139,21 +123,12 @@ class Pictures:
             ground[rows] = placed[:, :3] + ground[rows] * (1 - placed[:, 3:])
         return Batch(ground * 2 - 1, [scene.caption for scene in scenes], [scene.reading for scene in scenes])
 
-    def _by_style(self, subjects) -> list[list[list[int]]]:
-        art = self.artwork
-        numbers = [art.subjects.index(subject) for subject in subjects]
-        found = [
-            [((art.subject == number) & (art.style == style)).nonzero().flatten().tolist() for number in numbers]
-            for style in art.style.unique()
-        ]
-        return [[sprites for sprites in group if sprites] for group in found]
-
     def _scene(self, chance: random.Random) -> Scene:
         two = chance.random() < self.variety.pairs
         while True:
-            subjects = chance.choice(self._pairs if two else self._singles)
+            subjects = chance.choice(self._groups[two])
             sprites = [chance.choice(group) for group in chance.sample(subjects, 1 + two)]
-            own = unnamed_background(self._reading(sprites[0], None).style)
+            own = wording.unnamed_background(self._reading(sprites[0], None).style)
             others = [background for background in BACKGROUNDS if background != own]
             background = chance.choice(others) if chance.random() < self.variety.coloured else own
             if not (self.variety.hold_out and any(held_out(*self._reading(s, background)) for s in sprites)):
@@ -171,15 +146,12 @@ class Pictures:
         if style == "pixel":  # half as large a thing is drawn of blocks half as large, or there would be too few
             blocks = 16 if max(placement.scale for placement in placements) > 0.62 else 32
         light = chance.uniform(0.5, 0.8)
+        name = wording.pair(*names) if len(names) == 2 else names[0]
         return Scene(
-            tuple(sprites),
-            placements,
-            background,
+            tuple(sprites), placements, background,
             0.0 if not details.shade else light if details.shade == SHADES[0] else -light,
-            blocks,
-            caption(pair(*names) if len(names) == 2 else names[0], style, background, chance, details),
-            readings[0],
-        )
+            blocks, wording.caption(name, style, background, chance, details), readings[0],
+        )  # fmt: skip
 
     def _reading(self, sprite: int, background: str) -> Reading:
         art = self.artwork
@@ -212,19 +184,14 @@ class Pictures:
         elif details.size == "big":
             scale, right, down = chance.uniform(0.97, 1.06), right / 2, down / 2
         turned = STYLES[self.artwork.style[sprites[layer]]] != "pixel"  # blocks lie straight
-        return Placement(
-            scale,
-            right,
-            down,
-            angle=chance.uniform(-variety.rotate, variety.rotate) * turned,
-            mirror=chance.random() < variety.mirror,
-            hue=chance.uniform(-variety.hue, variety.hue),
-        )
+        angle = chance.uniform(-variety.rotate, variety.rotate) * turned
+        mirror = chance.random() < variety.mirror
+        return Placement(scale, right, down, angle, mirror, chance.uniform(-variety.hue, variety.hue))
 
 
 def _background(scene: Scene, size: int) -> torch.Tensor:
     """(3, size, size) in [0, 1]; of a pixel picture, one shade to a row of blocks."""
-    colour = torch.tensor(RGB[scene.background]).view(3, 1, 1) / 255
+    colour = torch.tensor(wording.RGB[scene.background]).view(3, 1, 1) / 255
     rows = scene.blocks or size
     ramp = torch.linspace(-0.5, 0.5, rows).repeat_interleave(size // rows).view(1, -1, 1) * scene.shade
     shaded = torch.where(ramp < 0, colour * (1 + ramp), colour + (1 - colour) * ramp)
@@ -250,8 +217,7 @@ def place(sprites: torch.Tensor, placements: list[Placement], size: int, white_i
     colour, alpha = sprites[:, :3], sprites[:, 3:]
     colour = torch.where(invert, alpha - colour, colour)
     turn_hue = torch.stack([_hue_matrix(p.hue) for p in placements]).to(device)
-    colour = torch.einsum("bij,bjhw->bihw", turn_hue, colour)
-    colour = torch.minimum(colour.clamp(min=0), alpha)
+    colour = torch.minimum(torch.einsum("bij,bjhw->bihw", turn_hue, colour).clamp(min=0), alpha)
 
     values = torch.tensor([[p.scale, p.right, p.down, p.angle, -1.0 if p.mirror else 1.0] for p in placements])
     scale, right, down, angle, flip = values.unbind(1)

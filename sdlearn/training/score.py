@@ -6,10 +6,9 @@ from itertools import combinations, product
 
 import torch
 
-from ..pictures import to_tensor
+from ..pictures import psnr, to_tensor
 from ..sampling import text_to_image
-from .autoencoder import psnr
-from .captions import STYLES, Reading, article, indefinite, pair
+from .captions import STYLES, Reading, indefinite, pair
 from .judge import Judge, round_trip, share
 from .pictures import PLAIN, Pictures, held_out, pair_subjects
 
@@ -39,8 +38,7 @@ def known(judge: Judge, held: bool | None = None) -> list[Reading]:
 
 def write(reading: Reading) -> str:
     """The plain prompt for a subject, a style and a background."""
-    background = f"{article(reading.background)} {reading.background} background"
-    return f"{indefinite(reading.subject, reading.style)} on {background}"
+    return f"{indefinite(reading.subject, reading.style)} on {indefinite('background', reading.background)}"
 
 
 def keyword_prompts(judge: Judge, keywords: dict[str, tuple[str, ...]], count: int, seed: int = 0):
@@ -65,11 +63,9 @@ def pair_prompts(judge: Judge, count: int, seed: int = 0) -> list[tuple[str, tup
 
 def draw(sd, prompts: list[str], seeds: list[int], batch_size: int = 16, **options) -> torch.Tensor:
     """Pictures (B, 3, H, W) in [-1, 1], a few at a time. `options` go to `text_to_image`."""
-    parts = []
-    for start in range(0, len(prompts), batch_size):
-        rows = slice(start, start + batch_size)
-        parts.append(to_tensor(text_to_image(sd, prompts[rows], seeds=seeds[rows], progress=False, **options)))
-    return torch.cat(parts)
+    few = [slice(start, start + batch_size) for start in range(0, len(prompts), batch_size)]
+    drawn = (text_to_image(sd, prompts[rows], seeds=seeds[rows], progress=False, **options) for rows in few)
+    return torch.cat([to_tensor(images) for images in drawn])
 
 
 def obedience(
@@ -143,22 +139,19 @@ def score(
 ) -> dict[str, dict | float]:
     """Everything above for one model. Without `artwork`, what needs it (keywords, PSNR, nearest) is left out.
 
-    held: the model was trained with `Variety.hold_out`, so combinations it has seen and those it has not are scored
-    apart.
+    held: the model was trained with `Variety.hold_out`: what it has seen and what it has not are scored apart.
 
     Raises ValueError, before anything is drawn, for `artwork` and a judge of styles that the artwork is not drawn in.
     """
-    if artwork is not None:
-        foreign = [style for style in judge.styles if style not in STYLES]
-        if foreign:
-            raise ValueError(f"No artwork is drawn in the style {foreign[0]!r}: score without artwork (--no-artwork).")
+    foreign = [style for style in judge.styles if style not in STYLES]
+    if foreign and artwork is not None:
+        raise ValueError(f"No artwork is drawn in the style {foreign[0]!r}: score without artwork (--no-artwork).")
     kinds = {"trained combinations": False, "held-out combinations": True} if held else {"combinations": None}
     result = {
         kind: obedience(sd, judge, prompts(judge, count, seed, which), seed, **options) for kind, which in kinds.items()
     }
     usual = prompts(judge, count, seed, False if held else None)
-    for name, classic in CLASSIC.items():
-        result[name] = obedience(sd, judge, usual, seed, **classic)
+    result |= {name: obedience(sd, judge, usual, seed, **classic) for name, classic in CLASSIC.items()}
     pair_texts, pairs = zip(*pair_prompts(judge, count, seed), strict=True)
     drawn = draw(sd, list(pair_texts), list(range(seed, seed + count)), **options)
     result["two subjects"] = pair_obedience(drawn, list(pairs), judge)

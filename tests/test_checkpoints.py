@@ -278,7 +278,7 @@ def test_code_in_a_pickle_never_runs(folder, tmp_path, part, zipped):
     weights = torch.load(folder / part / PICKLE_FILES[part], weights_only=True)
     weights["harmless.weight"] = Malicious(trace)
     torch.save(weights, folder / part / PICKLE_FILES[part], _use_new_zipfile_serialization=zipped)
-    with pytest.raises(OSError, match=r"more than tensors.*never run"):
+    with pytest.raises(OSError, match=r"more than tensors"):
         sdlearn.load(folder, "cpu")
     assert not trace.exists()
     with pytest.raises(FileNotFoundError):  # the trap is armed: an ordinary unpickling would have sprung it

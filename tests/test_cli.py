@@ -556,7 +556,7 @@ def test_doctor_tells_a_working_model_from_one_that_draws_something_else(monkeyp
     monkeypatch.setattr(checkpoints, "model_path", lambda: random_folder)
     (finding,) = doctor.shipped_model()
     assert not finding.ok
-    assert "not what was asked for" in finding.said
+    assert "not what was asked for" in finding.message
 
 
 @pytest.mark.parametrize("name", ["nope", "sd-1.4", "owner/nothing"])
@@ -564,7 +564,7 @@ def test_doctor_looks_for_the_model_that_the_lessons_load(monkeypatch, random_fo
     monkeypatch.setenv("SDLEARN_MODEL", name)
     (finding,) = doctor.chosen_model()
     assert not finding.ok and finding.essential
-    assert name in finding.said and "SDLEARN_MODEL" in finding.cure
+    assert name in finding.message and "SDLEARN_MODEL" in finding.cure
     monkeypatch.setenv("SDLEARN_MODEL", str(random_folder))
     (finding,) = doctor.chosen_model()
     assert finding.ok
@@ -585,7 +585,7 @@ def test_doctor_names_old_and_absent_packages(monkeypatch):
     old, absent = doctor.packages()
     assert (old.ok, absent.ok) == (False, False)
     assert old.cure.endswith("pip install 'torch>=99'")
-    assert absent.said == "not installed"
+    assert absent.message == "not installed"
 
 
 def test_doctor_notices_little_memory_and_a_full_disk(monkeypatch):

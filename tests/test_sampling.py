@@ -350,7 +350,7 @@ def test_a_photograph_of_any_size_is_scaled_and_cropped_to_the_models(random_sd,
     with pytest.warns(UserWarning, match=sentence):
         ours = sdlearn.image_to_image(random_sd, photo, "a fox", seed=5, **FAST)
     assert ours.size == native
-    fitted = autoencoder.fit(photo, *native)
+    fitted = fit(photo, *native)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert sdlearn.image_to_image(random_sd, fitted, "a fox", seed=5, **FAST).tobytes() == ours.tobytes()
@@ -358,7 +358,7 @@ def test_a_photograph_of_any_size_is_scaled_and_cropped_to_the_models(random_sd,
     with pytest.warns(UserWarning, match=sentence) as caught:
         drawn = sdlearn.inpaint(random_sd, photo, hole, "a fox", seed=5, **FAST)
     assert drawn.size == native and len(caught) == 1
-    white = np.asarray(autoencoder.fit(hole, *native))[..., 0] >= 128
+    white = np.asarray(fit(hole, *native))[..., 0] >= 128
     assert np.array_equal(np.asarray(drawn)[~white], np.asarray(fitted)[~white])
 
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
@@ -39,6 +40,13 @@ from sdlearn.training import cli as training_cli
 from sdlearn.training.captions import BACKGROUNDS, STYLES, Reading, parse
 from sdlearn.training.loop import Settings, generator
 from sdlearn.training.pictures import PLAIN, Pictures, Variety, held_out
+
+
+@pytest.fixture(autouse=True)
+def a_process_of_its_own():
+    """accelerate remembers the precision of a process's first run; every test is a run that begins anew."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from ..model import StableDiffusion
 from ..schedule import NoiseSchedule
 from .checkpoints import model_path, place, spare_memory
 
-# What is not said here is the default of CLIPTextConfig and UNet2DConditionModel, which are Stable Diffusion 1's.
+# What is left out here is the default of CLIPTextConfig and UNet2DConditionModel, which are Stable Diffusion 1's.
 _VAE = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,

@@ -22,7 +22,7 @@ DEFAULT = "emoji"
 class Checkpoint:
     """A model that `load` knows by name.
 
-    ids: its homes on the hub in the order they are tried: official checkpoints have been withdrawn, and an older cache
+    ids: its addresses on the hub in the order they are tried: official ones have been withdrawn, and an older cache
     still holds them; none for the shipped one. parameters: of text encoder, UNet and autoencoder together. pixels: the
     side it was trained at.
     """
@@ -66,7 +66,7 @@ _KNOWN = (
     Checkpoint("sd-1.4", ("CompVis/stable-diffusion-v1-4",), _VERSION_1, 512, _RAIL),
     Checkpoint("sd-1.5", _SD_15, _VERSION_1, 512, _RAIL),
     Checkpoint("sd-2.1", _SD_21, _VERSION_2, 768, _RAIL_2),
-    Checkpoint("sd-2.1-base", tuple(f"{home}-base" for home in _SD_21), _VERSION_2, 512, _RAIL_2),
+    Checkpoint("sd-2.1-base", tuple(f"{source}-base" for source in _SD_21), _VERSION_2, 512, _RAIL_2),
     Checkpoint("dreamlike-photoreal-2.0", _DREAMLIKE, _VERSION_1, 768, f"{_RAIL}, changed: limits on commercial use"),
 )
 CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in _KNOWN}
@@ -126,10 +126,10 @@ def load(
     name = name or chosen()
     device, dtype = place(device, dtype)
     half = dtype != torch.float32
-    home = locate(name)
-    folder = home if isinstance(home, Path) else _fetch(home, str(name), half)
+    source = locate(name)
+    folder = source if isinstance(source, Path) else _fetch(source, str(name), half)
     weights.check(folder)
-    if folder is home:  # known by the last part of its path
+    if folder is source:  # known by the last part of its path
         name = DEFAULT if folder.samefile(model_path()) else folder.resolve().name
     parts = {}
     for part, cls in (
@@ -182,7 +182,7 @@ def locate(name: str | os.PathLike) -> Path | tuple[str, ...]:
 
 
 def _fetch(ids: tuple[str, ...], name: str, half: bool) -> Path:
-    """The folder of the first of these homes that is in the cache, or else of the first that can be downloaded."""
+    """The folder of the first of these addresses that is in the cache, or else of the first that can be downloaded."""
     here = next(filter(None, map(download.cached, ids)), None)
     if here is not None:
         return here
@@ -191,7 +191,7 @@ def _fetch(ids: tuple[str, ...], name: str, half: bool) -> Path:
         try:
             return download.fetch(repo_id, half)
         except OSError as error:
-            reasons.setdefault(str(error).replace(repo_id, ""), error)  # one that holds for every home is told once
+            reasons.setdefault(str(error).replace(repo_id, ""), error)  # one that holds everywhere is given once
     raise OSError(
         f"The checkpoint {name!r} cannot be had: {'; '.join(map(str, reasons.values()))}. "
         f"The shipped model needs no network: sdlearn.load({DEFAULT!r})."

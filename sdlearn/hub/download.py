@@ -1,4 +1,4 @@
-"""Checkpoints fetched from the Hugging Face hub, and every failure there said with its cure."""
+"""Checkpoints fetched from the Hugging Face hub, and every failure there with its cure."""
 
 import errno
 import os
@@ -74,10 +74,10 @@ def _reason(repo_id: str, error: Exception) -> str | None:
     page = f"{constants.ENDPOINT}/{repo_id}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     library = type(error).__module__.split(".")[0]
-    said = first_line(error)[:120]
+    message = first_line(error)[:120]
     if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
-        said = getattr(error, "strerror", None) or said
-        return f"the disk of {constants.HF_HUB_CACHE} is full ({said}): free some, or set HF_HOME elsewhere"
+        message = getattr(error, "strerror", None) or message
+        return f"the disk of {constants.HF_HUB_CACHE} is full ({message}): free some, or set HF_HOME elsewhere"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be written ({error.strerror}): set HF_HOME to a folder of your own"
     if isinstance(error, errors.GatedRepoError):
@@ -93,8 +93,8 @@ def _reason(repo_id: str, error: Exception) -> str | None:
     if status is not None:
         return f"the hub answered {repo_id} with status {status}: try again later"
     if type(error) is RuntimeError:  # hf_xet, which fetches the weights, has no other for a lost connection
-        return f"the download of {repo_id} broke off ({said}): start it again, what is here is kept"
+        return f"the download of {repo_id} broke off ({message}): start it again, what is here is kept"
     if isinstance(error, OSError) or library in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
         place = f"the hub at {constants.ENDPOINT}"
-        return f"{repo_id} is not in the cache and {place} cannot be reached ({said}): check the connection"
+        return f"{repo_id} is not in the cache and {place} cannot be reached ({message}): check the connection"
     return None

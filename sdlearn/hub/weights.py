@@ -80,12 +80,12 @@ def check(folder: Path) -> None:
     ):
         value = read_json(folder / part / "config.json").get(key, expected)
         if value != expected:
-            said = f"{part}/config.json has {key} {value!r}, not {expected!r}"
-            raise ValueError(f"{folder} is no Stable Diffusion 1 or 2 model: {said}.")
+            message = f"{part}/config.json has {key} {value!r}, not {expected!r}"
+            raise ValueError(f"{folder} is no Stable Diffusion 1 or 2 model: {message}.")
 
 
 def read_network(cls: type, folder: Path, dtype: torch.dtype, half: bool) -> torch.nn.Module:
-    """cls.from_pretrained(folder) on the CPU, with its half-said failures said in full.
+    """cls.from_pretrained(folder) on the CPU, with its terse failures explained in full.
 
     half: read the half-precision files where there are both. Raises OSError that names the file and the cure for
     weights that are damaged, incomplete or hold anything but tensors; nothing in them is ever run.
@@ -152,12 +152,12 @@ def damage_told(path: Path, pickled: bool = False):
         if isinstance(error, MemoryError) or "allocate" in str(error):  # the file is sound
             cure = "close other programs, or load a smaller model or dtype='bfloat16'."
             raise MemoryError(f"{path} does not fit into memory; {cure}") from error
-        what = "is damaged, or holds more than tensors (which is never run)" if pickled else "is damaged"
-        said = first_line(error).rstrip(".")[:200]
+        what = "is damaged, or holds more than tensors" if pickled else "is damaged"
+        message = first_line(error).rstrip(".")[:200]
         # In the hub's cache this is a link. Deleted alone it would come back to the same damaged file.
         repository = next((folder.parent for folder in path.parents if folder.name == "snapshots"), None)
         raise OSError(
-            f"{path} {what}: {said}. Delete {repository or 'it'} and fetch the checkpoint again; "
+            f"{path} {what}: {message}. Delete {repository or 'it'} and fetch the checkpoint again; "
             f"the shipped model, sdlearn.load('emoji'), needs no download."
         ) from error
 

@@ -26,8 +26,6 @@ from .sheets import difference, grid, guidance, latent_channels, psnr, strip
 __all__ = ["curves", "density_over_time", "difference", "grid", "guidance", "histograms", "latent_channels", "matrix"]
 __all__ += ["noise_schedule", "number_line", "psnr", "strip", "tokens"]
 
-# -- matrices and curves -----------------------------------------------------------------------------------------------
-
 
 @paper.house_style
 def matrix(
@@ -322,5 +320,5 @@ def number_line(timesteps: Sequence[int], start: int | Mapping = 0, *, title=Non
         ax.annotate(word, (0, last + below), xytext=(-20, 0), ha="right", color=tone, **{**beside, "fontsize": 10})
     ax.set(xlim=(-0.5, n + 0.5), ylim=(last + 1.15, -0.55))
     ax.axis("off")
-    said = (f"{name or 'the run'} starts at index {s} and takes {n - s} of {n} steps" for name, s in runs.items())
-    return paper.titled(fig, title or "From noise (left) to picture (right)", "; ".join(said))
+    message = (f"{name or 'the run'} starts at index {s} and takes {n - s} of {n} steps" for name, s in runs.items())
+    return paper.titled(fig, title or "From noise (left) to picture (right)", "; ".join(message))

@@ -90,8 +90,8 @@ def numbers(values, what: str) -> np.ndarray:
     if x.size == 0:
         raise ValueError(f"There is nothing to draw: the {what} has no values.")
     if bad := x.size - np.isfinite(x).sum():
-        said = f"The {what} has {bad} of {x.size} values that are NaN or infinite"
-        raise ValueError(f"{said}; find the step that made them.")
+        found = f"The {what} has {bad} of {x.size} values that are NaN or infinite"
+        raise ValueError(f"{found}; find the step that made them.")
     return x
 
 

@@ -70,7 +70,7 @@ def scrub(
 
     frames: pictures or matplotlib Figures of one size; or rows of them, such as [x_t, x_0] pairs, shown side by side.
     labels: the text in step with each frame, such as "t = 981". names: one over each picture of a row, such as "x_t".
-    caption: said below. alt: what the pictures show, for readers who do not see them; by default the caption.
+    caption: shown below. alt: what the pictures show, for readers who do not see them; by default the caption.
     start: index of the first frame shown; negative counts from the end. fps: frames a second when playing.
     """
     rows = _rows(frames)
@@ -135,8 +135,8 @@ def _rows(frames) -> list[list[Image.Image]]:
         raise ValueError("Every frame needs the same number of pictures, at least one.")
     sizes = sorted({image.size for row in rows for image in row})
     if len(sizes) > 1:
-        said = ", ".join(f"{w} × {h}" for w, h in sizes)
-        raise ValueError(f"All pictures must have one size, or they would jump; these have {said}.")
+        message = ", ".join(f"{w} × {h}" for w, h in sizes)
+        raise ValueError(f"All pictures must have one size, or they would jump; these have {message}.")
     return rows
 
 

@@ -203,8 +203,8 @@ def _sheet(rows, captions, row_labels, column_labels, title, bars=None) -> Pictu
         bar.outline.set(linewidth=0.5)
         for label, side in zip(ax.get_xticklabels(), ("left", "center", "right"), strict=True):
             label.set(ha=side, fontsize=10)
-    said = [t.replace("\n", " ") for t in (*over, *sides, *(t for row in under for t in row)) if t]
-    fig.alt = f"{title.replace(chr(10), ' ') or 'pictures'}: {', '.join(said) or f'{sum(map(len, rows))} pictures'}"
+    words = [t.replace("\n", " ") for t in (*over, *sides, *(t for row in under for t in row)) if t]
+    fig.alt = f"{title.replace(chr(10), ' ') or 'pictures'}: {', '.join(words) or f'{sum(map(len, rows))} pictures'}"
     return fig
 
 

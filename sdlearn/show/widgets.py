@@ -185,9 +185,9 @@ def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a foxaroo") 
         found = text.tokens(sd, prompt)
         words = {piece: number for piece, number in zip(found.pieces, found.ids, strict=True) if piece[:2] != "<|"}
         near = [(piece.removesuffix("</w>"), neighbours(sd, number)) for piece, number in words.items()]
-        said = "; ".join(f"{piece}: {' '.join(rows) or 'none'}" for piece, rows in near)
+        sentence = "; ".join(f"{piece}: {' '.join(rows) or 'none'}" for piece, rows in near)
         sheet = figures.tokens(found.pieces, found.ids, dropped=found.lost)
-        label = f"Nearest in the token table. {said}" if near else "The empty prompt: two marks and padding."
+        label = f"Nearest in the token table. {sentence}" if near else "The empty prompt: two marks and padding."
         yield Frame(1, label, lambda: Image.open(io.BytesIO(sheet.png())))
 
     frames = [frame for sentence in (prompt, *SENTENCES) for frame in read(sentence)]
@@ -237,8 +237,8 @@ def img2img_explorer(
             try:
                 start = fit(Image.open(io.BytesIO(uploaded[-1])), sd.width, sd.height)
             except Exception as error:  # each of Pillow's decoders fails in its own way
-                said = f"Your upload is no picture that Pillow can read ({error}); choose a PNG or JPEG."
-                raise ValueError(said) from error
+                sentence = f"Your upload is no picture that Pillow can read ({error}); choose a PNG or JPEG."
+                raise ValueError(sentence) from error
         skipped = num_inference_steps - int(num_inference_steps * strength)
         latents = autoencoder.encode(sd, start)
         yield Frame(0, "the start", lambda: start)

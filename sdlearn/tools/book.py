@@ -59,16 +59,16 @@ def executed_copy(notebook: Path) -> Path:
     model = checkpoints.chosen()
     folder = model.replace("/", "--")
     if model != checkpoints.DEFAULT and Path(model).expanduser().is_dir():
-        home = Path(model).expanduser().resolve()  # two models may lie in folders of one name
-        folder = f"{home.name}-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+        source = Path(model).expanduser().resolve()  # two models may lie in folders of one name
+        folder = f"{source.name}-{hashlib.sha256(str(source).encode()).hexdigest()[:8]}"
     return BUILD / "executed" / folder / notebook.name
 
 
 def is_fresh(notebook: Path) -> bool:
     """Whether the executed copy is complete and newer than the notebook and everything that it may import."""
     copy = executed_copy(notebook)
-    home = Path(checkpoints.chosen()).expanduser()
-    model = home.rglob("*.*") if home.is_dir() else ()  # a training may have written it anew
+    source = Path(checkpoints.chosen()).expanduser()
+    model = source.rglob("*.*") if source.is_dir() else ()  # a training may have written it anew
     read = [notebook, *Path(__file__).parents[1].rglob("*.*"), *model]
     newest = max(file.stat().st_mtime for file in read if "__pycache__" not in file.parts)
     return copy.is_file() and copy.stat().st_mtime >= newest and seconds(copy) is not None
@@ -121,13 +121,13 @@ def build() -> Path:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """While this process writes into _build no other does; a disk that cannot be written is said with the cure."""
+    """While this process writes into _build no other does; errors name the disk and the cure."""
     lock = BUILD / "building"  # holds the number of the process
     try:
         BUILD.mkdir(exist_ok=True)
         if lock.exists() and psutil.pid_exists(int(lock.read_text() or 0)):
-            said = f"Another `sdlearn book` is at work in {BUILD}; wait for it, or if there is none delete {lock}."
-            raise OSError(said)
+            message = f"Another `sdlearn book` is at work in {BUILD}; wait for it, or if there is none delete {lock}."
+            raise OSError(message)
         lock.write_text(str(os.getpid()))
         try:
             yield

@@ -24,15 +24,15 @@ class Finding:
 
     name: str
     ok: bool
-    said: str
+    message: str
     cure: str = ""
     essential: bool = True
 
     def __str__(self) -> str:
         if self.ok:
-            return f"OK    {self.name}: {self.said}"
+            return f"OK    {self.name}: {self.message}"
         cure = self.cure if self.essential else f"{self.cure} (Only real checkpoints need it.)"
-        return f"FAIL  {self.name}: {self.said}\n      Cure: {cure}"
+        return f"FAIL  {self.name}: {self.message}\n      Cure: {cure}"
 
 
 def examine() -> int:
@@ -79,26 +79,26 @@ def device() -> list[Finding]:
     # A GPU that torch does not see is the most common disappointment.
     unused = best.type == "cpu" and shutil.which("nvidia-smi") is not None
     if unused and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0:
-        said = f"an NVIDIA GPU that torch {torch.__version__} cannot use; the CPU is used instead"
+        message = f"an NVIDIA GPU that torch {torch.__version__} cannot use; the CPU is used instead"
         cure = "install torch with CUDA, https://pytorch.org/get-started; if it has it, update the GPU's driver."
-        return [Finding("Device", False, said, cure, essential=False)]
+        return [Finding("Device", False, message, cure, essential=False)]
     cpu = f"CPU, {os.cpu_count()} cores, torch takes {torch.get_num_threads()}"
     return [Finding("Device", True, "Apple GPU (mps)" if best.type == "mps" else cpu)]
 
 
 def memory() -> list[Finding]:
     found = psutil.virtual_memory()
-    said = f"{found.available / 1e9:.1f} of {found.total / 1e9:.1f} GB free"
-    return [Finding("Memory", found.available >= MEMORY_NEEDED, said, "close other programs or notebooks.")]
+    message = f"{found.available / 1e9:.1f} of {found.total / 1e9:.1f} GB free"
+    return [Finding("Memory", found.available >= MEMORY_NEEDED, message, "close other programs or notebooks.")]
 
 
 def disk() -> list[Finding]:
     from ..hub.download import free_space
 
     cache, free = free_space()
-    said = f"{free / 1e9:.0f} GB free for checkpoints in {cache}"
+    message = f"{free / 1e9:.0f} GB free for checkpoints in {cache}"
     cure = f"free {DISK_NEEDED / 1e9:.0f} GB, or set HF_HOME to a folder on another disk."
-    return [Finding("Disk", free >= DISK_NEEDED, said, cure, essential=False)]
+    return [Finding("Disk", free >= DISK_NEEDED, message, cure, essential=False)]
 
 
 def shipped_model() -> list[Finding]:
@@ -120,10 +120,10 @@ def shipped_model() -> list[Finding]:
         cure = "close other programs." if isinstance(error, MemoryError) else "install sdlearn again."
         return [Finding("Shipped model", False, first_line(error), cure)]
     red, _, blue = np.asarray(picture, dtype=float)[:4].mean(axis=(0, 1))  # the top rows are background
-    said = f"draws a {picture.width}x{picture.height} picture in {seconds:.1f} seconds, 25 steps"
+    message = f"draws a {picture.width}x{picture.height} picture in {seconds:.1f} seconds, 25 steps"
     right = blue > red and np.asarray(picture).std() > 10
-    said += "" if right else ", but not what was asked for"
-    return [Finding("Shipped model", right, said, "install sdlearn again.")]
+    message += "" if right else ", but not what was asked for"
+    return [Finding("Shipped model", right, message, "install sdlearn again.")]
 
 
 def chosen_model() -> list[Finding]:
@@ -135,10 +135,10 @@ def chosen_model() -> list[Finding]:
         return []
     cure = "set SDLEARN_MODEL to a model that is here, or unset it for the shipped one."
     try:
-        home = checkpoints.locate(name)
-        if isinstance(home, Path):
-            weights.check(home)
-        elif not any(map(download.cached, home)):
+        source = checkpoints.locate(name)
+        if isinstance(source, Path):
+            weights.check(source)
+        elif not any(map(download.cached, source)):
             raise OSError(f"{name} is not on this machine yet")
     except (OSError, ValueError) as error:
         return [Finding("SDLEARN_MODEL", False, weights.first_line(error), cure)]
@@ -147,8 +147,8 @@ def chosen_model() -> list[Finding]:
 
 def jupyter() -> list[Finding]:
     ok = importlib.util.find_spec("jupyterlab") is not None
-    said = version("jupyterlab") if ok else "not installed"
-    return [Finding("JupyterLab", ok, said, f"{Path(sys.executable).name} -m pip install 'sdlearn[course]'")]
+    message = version("jupyterlab") if ok else "not installed"
+    return [Finding("JupyterLab", ok, message, f"{Path(sys.executable).name} -m pip install 'sdlearn[course]'")]
 
 
 def hub() -> list[Finding]:

@@ -97,9 +97,6 @@ def read_package(path: Path, member: str):
         return json.load(archive.extractfile(f"package/{member}"))
 
 
-# --- drawing ----------------------------------------------------------------------------------------------------------
-
-
 def svg(icons: dict, name: str, pixels: int) -> str:
     """One drawing of an Iconify set as a complete SVG file of pixels x pixels."""
     icon = icons["icons"][name]
@@ -196,9 +193,6 @@ def with_glow(lines):
     left = ImageChops.invert(lines.getchannel(3))
     behind = Image.merge("RGBa", [ImageChops.multiply(band, left) for band in gained.split()])
     return Image.merge("RGBa", [ImageChops.add(a, b) for a, b in zip(lines.split(), behind.split(), strict=True)])
-
-
-# --- the whole collection ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

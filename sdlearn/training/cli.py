@@ -92,8 +92,6 @@ def _score(args):
     print(json.dumps({**options, "seed": args.seed, **result}, indent=1))
 
 
-# --- the options ------------------------------------------------------------------------------------------------------
-
 SHOWN, RECIPE = "(default: %(default)s)", "(default: the recipe's)"
 DRAWN = {
     "--subjects": {"metavar": "LIST", "help": '"cat, dog"; "shipped" stands for the shipped model\'s'},

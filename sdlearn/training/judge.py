@@ -140,9 +140,6 @@ def save_judge(judge: Judge, folder, measured: dict) -> None:
     (folder / "judge.json").write_text(json.dumps({**known, "measured": measured}, indent=1) + "\n")
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
-
-
 def train_judge(pictures, vae=None, steps: int = 6000, batch_size: int = 96, seed: int = 0, log=print) -> Judge:
     """Trains a judge on composed pictures (`pictures.Pictures`), a third of them sent through `vae` and back.
 

@@ -145,7 +145,7 @@ def generator(seed: int, *place: int) -> torch.Generator:
 
 def processes():
     """This process among those that torchrun or accelerate launched together: `is_main_process` is true in one of them,
-    which writes the files. Without a GPU they meet on the CPU, which accelerate must be told."""
+    which writes the files. Without a GPU they meet on the CPU, which accelerate must know."""
     from accelerate import PartialState
 
     # Ten minutes are allowed otherwise: too few for the one that makes the latents, or draws a sheet.

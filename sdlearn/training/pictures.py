@@ -162,7 +162,7 @@ class Pictures:
         return chance.choice(keywords) if keywords and chance.random() < self.variety.keywords else subject
 
     def _details(self, chance: random.Random, sprites: int, background: str) -> Details:
-        """What is special about a picture, and said: of two subjects only the shade, since both have their places."""
+        """What a picture has and its caption names: of two subjects only the shade, since both have their places."""
         if chance.random() >= self.variety.detailed:
             return Details()
         shade = chance.choice(SHADES) if background not in (WHITE, BLACK) and chance.random() < 0.4 else None

@@ -29,7 +29,7 @@ SUBJECTS = _names("""
     tulip, turtle, umbrella, unicorn, violin, volcano, waffle, watch, watermelon, whale, wine glass, wolf, zebra
 """)
 
-# Pictures of two subjects show these only: two of several hundred would each be met too seldom to be told apart.
+# Pictures of two subjects show these only: two of several hundred would each be met too seldom to be learnt apart.
 PAIR_SUBJECTS = _names("""
     airplane, balloon, banana, bee, bicycle, bird, bus, butterfly, cactus, car, carrot, castle, cat, dog, duck,
     elephant, fish, fox, frog, ghost, guitar, hamburger, house, lemon, lion, moon, mushroom, owl, panda, penguin, pig,

@@ -18,7 +18,8 @@ The rooms, along the way a picture takes; each imports only those before it:
     fast         the same loop with less to do in every step
 
 Upstairs, where the ground floor never looks: `hub` (checkpoints by name, fetched and read), `show` (figures, scrubber,
-widgets), `tools` (the command line) and `training` (how the shipped model was made).
+widgets), `exercises` (what the notebooks ask for and claim, and the checks), `tools` (the command line) and `training`
+(how the shipped model was made).
 """
 
 from importlib import import_module
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import autoencoder, batch, fast, guidance, model, pictures, samplers, sampling, schedule, text
     from .batch import Settings
+    from .exercises.lesson import lesson
     from .fast import optimize
     from .hub import architectures, checkpoints
     from .hub.checkpoints import load, model_path, models, quiet
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 # Where each public name and each room lives. Nothing is imported before it is used: torch and diffusers take seconds.
 _NAMES = {
     "batch": ["Settings"],
+    "exercises.lesson": ["lesson"],
     "fast": ["optimize"],
     "hub.checkpoints": ["load", "model_path", "models", "quiet"],
     "model": ["StableDiffusion"],

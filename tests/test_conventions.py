@@ -112,7 +112,7 @@ GROUND_FLOOR = ("schedule", "samplers", "guidance", "model", "pictures", "text",
 UPSTAIRS = {  # what each may import besides the ground floor and itself
     "hub": (),
     "show": ("hub",),
-    "exercises": ("hub", "show"),
+    "exercises": ("hub", "show", "training"),
     "training": ("hub", "show"),
     "tools": ("hub", "show", "exercises", "training"),
 }

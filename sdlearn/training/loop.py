@@ -184,13 +184,14 @@ class _FlatMuon(torch.optim.Muon if hasattr(torch.optim, "Muon") else object):
         if settings.mixed_precision == "fp16":  # whose loss scaling does not see the flattened gradients
             raise ValueError("The optimizer 'muon' needs bf16 or full precision; use 'adamw'.")
         self._whole = list(parameters)
-        flat = [nn.Parameter(p.detach().view(len(p), -1)) for p in self._whole]  # the same memory
+        flat = [nn.Parameter(p.detach().view(len(p), -1)) for p in self._whole]
         super().__init__(
             flat, lr=settings.learning_rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
         )
 
     def step(self, closure=None):
         for whole, flat in zip(self._whole, self.param_groups[0]["params"], strict=True):
+            flat.data = whole.data.view_as(flat)  # the same memory, which moves when several processes are joined
             flat.grad = whole.grad.view_as(flat)
         return super().step(closure)
 

@@ -1,0 +1,192 @@
+"""Every exercise takes its right answer, names each likely mistake, and knows an answer that is merely wrong."""
+
+import importlib
+import inspect
+import json
+import pkgutil
+
+import pytest
+import torch
+
+import sdlearn
+from sdlearn import exercises
+from sdlearn.exercises import RECORD, all_of, exercise
+
+MODULES = [module.name for module in pkgutil.iter_modules(exercises.__path__) if module.name != "lesson"]
+ALL = [
+    pytest.param(one, id=f"{name}.{one.name}")
+    for name in MODULES
+    for one in all_of(importlib.import_module(f"sdlearn.exercises.{name}"))
+]
+every_exercise = pytest.mark.parametrize("one", ALL)
+
+
+def context(one, sd) -> tuple:
+    """What the inputs of an exercise are made from: the model, or nothing."""
+    return (sd,) if inspect.signature(one.inputs).parameters else ()
+
+
+@every_exercise
+def test_the_right_answer_is_right(one, emoji):
+    assert one.judge(one.answer, *context(one, emoji)) == (True, "right.")
+
+
+@every_exercise
+def test_each_mistake_is_named(one, emoji):
+    assert len(one.mistakes) >= 1
+    sentences = [sentence for sentence, _ in one.mistakes]
+    assert len(set(sentences)) == len(sentences)
+    for sentence, wrong in one.mistakes:
+        assert one.judge(wrong, *context(one, emoji)) == (False, sentence)
+
+
+@every_exercise
+def test_an_answer_that_is_merely_wrong_is_told_so(one, emoji):
+    def wrong(*arguments):
+        right = one.answer(*arguments)
+        if isinstance(right, (str, bool)) or right is None:
+            return "neither"
+        if isinstance(right, (list, tuple)):
+            return type(right)(part if isinstance(part, str) else part * 1.37 + 0.61 for part in right)
+        return right * 1.37 + 0.61
+
+    right, said = one.judge(wrong, *context(one, emoji))
+    assert right is False and said not in [sentence for sentence, _ in one.mistakes]
+
+
+@every_exercise
+def test_it_says_what_a_teacher_wants_to_know(one):
+    assert 1 <= one.minutes <= 30 and one.difficulty in ("easy", "medium", "hard")
+    assert one.trains and one.hint.endswith((".", "?")) and not one.trains.endswith(".")
+
+
+# -- the check itself --------------------------------------------------------------------------------------------------
+
+
+@exercise(minutes=1, difficulty=1, trains="doubling", hint="Add it to itself.")
+def double(x):
+    return x + x
+
+
+@double.given
+def _():
+    yield (torch.tensor([2.0]),)  # where squaring and doubling are alike
+    yield (torch.tensor([3.0, 4.0]),)
+
+
+@double.mistake("that is the square.")
+def _(x):
+    return x**2
+
+
+def test_an_untouched_stub_is_not_attempted_and_the_course_goes_on_with_its_own(capsys):
+    def stub(x): ...
+
+    def unwritten(x):
+        raise NotImplementedError
+
+    for attempt in (..., None, stub, unwritten):
+        assert double.check(attempt) is double.answer
+    lines = capsys.readouterr().out.splitlines()
+    assert len(set(lines)) == 1 and lines[0].startswith("✎ double: not attempted yet (1 minutes, easy)")
+
+
+def test_a_right_answer_is_gone_on_with_and_a_wrong_one_is_not(capsys):
+    def mine(x):
+        return 2 * x
+
+    assert double.check(mine) is mine
+    assert double.check(lambda x: x**2) is double.answer
+    assert capsys.readouterr().out.splitlines() == ["✓ double: right.", "✗ double: that is the square."]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "words"),
+    [
+        (lambda x: x * float("nan"), "not finite"),
+        (lambda x: (2 * x)[:1], r"shape \(1,\), and \(2,\)"),
+        (lambda x: "4", "gives a str"),
+        (lambda x: 2 * x + 0.5, "up to 0.5 away"),
+        (lambda x: x.halve(), "stops with AttributeError"),
+        (lambda: 4, "stops with TypeError"),
+    ],
+)
+def test_what_is_wrong_is_said(attempt, words):
+    right, said = double.judge(attempt)
+    assert right is False
+    assert pytest.importorskip("re").search(words, said)
+
+
+def test_an_error_names_the_readers_own_line():
+    def mine(x):
+        return x.halve()
+
+    assert "in the line `return x.halve()`" in double.judge(mine)[1]
+
+
+def test_an_answer_that_changes_its_input_does_not_change_the_question():
+    def in_place(x):
+        return x.mul_(2)
+
+    assert double.judge(in_place)[0] is True
+    assert double.judge(double.answer)[0] is True
+
+
+def test_a_question_may_ask_for_a_value():
+    @exercise(minutes=1, difficulty=1, trains="counting", hint="Count.")
+    def tokens():
+        return 77
+
+    tokens.mistake("the two marks are missing.")(lambda: 75)
+    assert tokens.judge(77)[0] is True and tokens.judge(...)[0] is None
+    assert tokens.judge(75) == (False, "the two marks are missing.")
+    assert tokens.check(...) == 77 and tokens.check(76) == 77
+
+
+def test_differences_of_pictures_are_told_in_grey_levels():
+    @exercise(minutes=1, difficulty=1, trains="", hint="", picture=lambda x: x)
+    def grey():
+        return torch.zeros(1, 3, 2, 2)
+
+    assert "up to 51 of 255 grey levels" in grey.judge(torch.full((1, 3, 2, 2), 0.4))[1]
+
+
+def test_a_solution_that_is_wrong_stops_the_notebook():
+    with pytest.raises(AssertionError, match="the square"):
+        double.prove(lambda x: x**2)
+    assert double.prove(double.answer) is double.answer
+
+
+def test_checks_leave_a_record_where_one_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv(RECORD, str(tmp_path / "grades"))
+    double.check(...)
+    double.check(lambda x: x**2)
+    lines = [json.loads(line) for line in (tmp_path / "grades").read_text().splitlines()]
+    assert [line["right"] for line in lines] == [None, False] and lines[1]["said"] == "that is the square."
+
+
+# -- what a lesson claims ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_proved_is_printed_and_what_is_not_so_stops(emoji, capsys):
+    lesson = sdlearn.lesson(emoji)
+    lesson.prove("one is less than two", 1 < 2, lambda: True)
+    assert capsys.readouterr().out == "✓ one is less than two\n"
+    for prove in (lesson.prove, lesson.claim):
+        with pytest.raises(AssertionError, match="pigs fly"):
+            prove("pigs fly", 1 < 2, lambda: 2 < 1)
+    with pytest.raises(AssertionError, match="at least one condition"):
+        lesson.prove("nothing")
+    assert lesson.shipped and lesson.judge.subjects and lesson.rounding == 1
+
+
+def test_a_claim_about_the_shipped_model_does_not_stop_another(random_sd, capsys):
+    lesson = sdlearn.lesson(random_sd)
+    lesson.claim("it draws foxes", False)
+    lesson.claim("it counts", True)
+    lesson.claim("its judge is sure", lambda: lesson.judge.sure)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines] == ["–", "✓", "–"]
+    assert lesson.judge is None
+    with pytest.raises(AssertionError):
+        lesson.prove("one and one are three", False)

@@ -23,8 +23,8 @@ os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel is this envi
 
 
 TIERS = {
-    "core": "autoencoder conventions guidance packaging samplers schedule scrubber text tiers",
-    "models": "artwork batch bench checkpoints cli exercises figures optimize pipelines sampling training",
+    "core": "autoencoder conventions guidance machine packaging predict samplers schedule scrubber text tiers",
+    "models": "artwork batch bench checkpoints classroom cli exercises figures optimize pipelines sampling training",
     "full": "notebooks site widgets",
 }
 BEFORE = pytest.StashKey[float]()  # seconds of processors when a test began

@@ -270,11 +270,11 @@ def test_course_into_what_cannot_be_written_says_the_cure(notebooks, started, mo
     assert main(["course", "--dir", "taken"]) == 1
     assert re.search(r"Cannot lay the course out in .*taken.*--dir", capsys.readouterr().err)
 
-    def full(source, target):
-        Path(target).write_text("half")
+    def full(path, content):
+        path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(course.shutil, "copyfile", full)
+    monkeypatch.setattr(course.Path, "write_bytes", full)
     assert main(["course", "--dir", "mine"]) == 1
     assert re.search(r"No space left on device.*make room", capsys.readouterr().err)
     assert not [file for file in (tmp_path / "mine").rglob("*") if file.is_file()], "nothing half written stays"

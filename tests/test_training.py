@@ -12,9 +12,11 @@ import zlib
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
@@ -149,10 +151,10 @@ def test_a_run_may_be_lengthened_until_its_rate_falls_and_not_after(tmp_path):
 class Line(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.slope = torch.nn.Parameter(torch.zeros(3))
+        self.slope = torch.nn.Parameter(torch.zeros(1, 3))
 
     def forward(self, x, y):
-        return (x @ self.slope - y).pow(2).mean()
+        return (x @ self.slope[0] - y).pow(2).mean()
 
 
 def noise_and_line(step, process):
@@ -219,10 +221,10 @@ from sdlearn.training.loop import Settings, generator, processes, train
 class Line(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.slope = torch.nn.Parameter(torch.zeros(3))
+        self.slope = torch.nn.Parameter(torch.zeros(1, 3))
 
     def forward(self, x, y):
-        return (x @ self.slope - y).pow(2).mean()
+        return (x @ self.slope[0] - y).pow(2).mean()
 
 def inputs(step, process):  # of one process: the two batches of two processes, one after the other
     batches = [torch.randn(4, 4, generator=generator(0, step, k)) for k in (range(2) if alone else [process])]
@@ -236,10 +238,11 @@ if "slow" in sys.argv and not processes().is_main_process:
         time.sleep(0.5)
         return written(*args, **options)
     accelerate.accelerator.save_accelerator_state = late
-settings = Settings(20, 8 if alone else 4, 0.1, warmup=1, mixed_precision="no", save_every=10)
+optimizer = "muon" if "muon" in sys.argv else "adamw"
+settings = Settings(20, 8 if alone else 4, 0.1, optimizer, warmup=1, mixed_precision="no", save_every=10)
 assert train(model, inputs, settings, sys.argv[1], log=lambda line: None)
 if processes().is_main_process:
-    print(processes().num_processes, *model.slope.tolist())
+    print(processes().num_processes, *model.slope[0].tolist())
 """
 
 
@@ -256,15 +259,18 @@ def launch(count: int, folder, *words) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
-def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(tmp_path, optimizer):
     results = []
     for count in (1, 2):
-        processes, *slope = launch(count, tmp_path / str(count))
+        processes, *slope = launch(count, tmp_path / str(count), optimizer)
         assert processes == count
         results.append(slope)
         logged = [json.loads(line) for line in (tmp_path / str(count) / "log.jsonl").read_text().splitlines()]
         assert [(line["step"], line["samples"]) for line in logged] == [(20, 160)]
-    assert results[0] == pytest.approx([1, -1.7, 0.5], abs=0.5)  # on the way to 1, -2, 0.5
+    # On the way to 1, -2, 0.5; Muon's step is 0.2 * sqrt(3) of the rate long, whatever the gradient.
+    reached = {"adamw": [1, -1.7, 0.5], "muon": [0.25, -0.45, 0.1]}[optimizer]
+    assert results[0] == pytest.approx(reached, abs=0.5 if optimizer == "adamw" else 0.2)
     assert results[1] == pytest.approx(results[0], abs=1e-5)
 
 
@@ -335,12 +341,21 @@ def test_a_run_whose_latents_collapse_is_stopped(artwork, tmp_path, monkeypatch)
 
 def test_the_reconstruction_loss_is_nothing_for_the_picture_itself_and_feels_a_hue():
     picture = torch.rand(2, 3, 32, 32, generator=generator(0)) * 2 - 1
-    assert autoencoder.reconstruction_loss(picture, picture) == 0
+    grey = torch.rand(64, 1, 32, 32, generator=generator(1))  # of colours that differ in brightness above all
+    axes = autoencoder.colour_axes(grey + 0.1 * torch.rand(64, 3, 32, 32, generator=generator(2)))
+    assert autoencoder.reconstruction_loss(picture, picture, axes) == 0
     lighter, tinted = torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 1, 1)
     lighter[:] = 0.1
     tinted[:, 0], tinted[:, 2] = 0.15, -0.15
-    light, tint = (autoencoder.reconstruction_loss(picture + change, picture) for change in (lighter, tinted))
+    light, tint = (autoencoder.reconstruction_loss(picture + change, picture, axes) for change in (lighter, tinted))
     assert (tinted.abs().mean() - lighter.abs().mean()).abs() < 1e-6 and tint > 2 * light
+
+
+def test_colours_on_their_axes_are_uncorrelated_and_of_unit_size():
+    mix = torch.tensor([[1.0, 0.2, 0], [0.9, -0.1, 0.05], [0.8, 0, -0.1]])
+    pixels = torch.einsum("ij,bjhw->bihw", mix, torch.rand(32, 3, 64, 64, generator=generator(0)))
+    on_axes = torch.einsum("ij,bjhw->bihw", autoencoder.colour_axes(pixels), F.avg_pool2d(pixels, 8))
+    torch.testing.assert_close(torch.cov(on_axes.transpose(0, 1).flatten(1)), torch.eye(3), rtol=0, atol=1e-3)
 
 
 def test_crops_are_cut_from_their_pictures_where_latents_meet():
@@ -386,6 +401,43 @@ def test_each_batch_has_one_timestep_from_each_of_as_many_equal_parts(artwork, t
     assert places.mean().item() == pytest.approx(12, abs=1.5) and places.unique().numel() == 25
     empty = sum((ids[:, 1] == 49407).float().mean().item() for _, ids, *_ in seen) / len(seen)
     assert empty == pytest.approx(0.1, abs=0.06)
+
+
+def test_several_processes_make_the_latents_together(artwork, tmp_path, emoji, monkeypatch):
+    vae, pictures = small_vae().eval(), Pictures(artwork, SIDE)
+
+    def made(name: str, count: int) -> dict:
+        """What `count` processes write, one after the other here: the first, which puts it together, is the last."""
+        for index in reversed(range(count)):
+            us = SimpleNamespace(
+                process_index=index, num_processes=count, is_main_process=index == 0, wait_for_everyone=lambda: None
+            )
+            monkeypatch.setattr(diffusion, "processes", lambda us=us: us)
+            diffusion.make_latents(vae, pictures, emoji.tokenizer, tmp_path / name, 14, batch_size=4)
+        return load_file(tmp_path / name)
+
+    alone, together = made("alone.safetensors", 1), made("together.safetensors", 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"alone.safetensors", "together.safetensors"}
+    for rows in (alone, together):
+        assert rows["latents"].shape == (14, 4, 16, 16) and rows["ids"].shape == (14, 77)
+    order = [0, 1, 2, 3, 12, 13, 4, 5, 6, 7, 8, 9, 10, 11]  # the first and the fourth batch are the first process's
+    pairs = {tuple(row.flatten()[:5].tolist()) for row in alone["latents"][order[:6]]}
+    assert pairs == {tuple(row.flatten()[:5].tolist()) for row in together["latents"][:6]}
+
+
+def test_rows_that_no_caption_reads_are_not_trained_and_come_back_as_they_were():
+    table = torch.nn.Embedding(50, 4)
+    before = table.weight.detach().clone()
+    rows = diffusion.ReadRows(table, torch.tensor([[3, 9, 3], [40, 9, 9]]))
+    assert rows.weight.shape == (4, 4)
+    assert torch.equal(rows(torch.tensor([40, 3])), before[[40, 3]]) and not rows(torch.tensor([7])).any()
+    rows(torch.tensor([3, 9])).sum().backward()
+    with torch.no_grad():
+        rows.weight -= 0.5 * rows.weight.grad
+    after = rows.whole().weight
+    assert after is table.weight
+    before[[3, 9]] -= 0.5
+    torch.testing.assert_close(after, before)
 
 
 def test_a_new_model_knows_the_words_it_read_and_one_that_goes_on_keeps_its_own(artwork, tmp_path, emoji):
@@ -489,19 +541,20 @@ def test_the_exported_folder_is_a_pipeline(tmp_path, emoji):
     assert ours.size == (SIDE, SIDE)
 
 
-def test_rounded_weights_lose_four_percent_and_compress_by_half():
+@pytest.mark.parametrize(("steps", "error", "share"), [(4, 0.0375, 0.5), (8, 0.019, 0.6), (64, 0.0024, 0.8)])
+def test_finely_rounded_weights_are_near_and_coarsely_rounded_ones_compress(steps, error, share):
     layer = torch.nn.Linear(400, 400)
     torch.nn.init.normal_(layer.weight, std=0.03, generator=generator(0))
     layer.weight.data[0] = 0
     layer.half()
     before, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
-    export.round_weights(layer)
+    export.round_weights(layer, steps)
     after = layer.weight.detach()
     assert torch.equal(layer.bias, bias) and not after[0].any()
-    assert 0.02 < (after.float() - before.float()).norm() / before.float().norm() < 0.06
+    assert (after.float() - before.float()).norm() / before.float().norm() == pytest.approx(error, rel=0.3)
     packed = [len(zlib.compress(weights.numpy().tobytes())) for weights in (before, after)]
-    assert packed[1] < 0.5 * packed[0]
-    export.round_weights(layer)
+    assert packed[1] < share * packed[0]
+    export.round_weights(layer, steps)
     assert torch.equal(layer.weight, after)  # once is enough
 
 

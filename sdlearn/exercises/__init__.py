@@ -94,7 +94,8 @@ class Exercise:
         print({True: "✓", False: "✗", None: "✎"}[right], f"{self.name}: {said}")
         if path := os.environ.get(RECORD):
             with Path(path).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"exercise": self.name, "right": right, "said": said}) + "\n")
+                place = f"{self.answer.__module__.rsplit('.', 1)[-1]}.{self.name}"
+                file.write(json.dumps({"exercise": place, "right": right, "said": said}) + "\n")
         if right:
             return attempt
         return self.answer if self._asks_for_a_function(attempt) else self.answer(*next(iter(self.inputs(*context))))

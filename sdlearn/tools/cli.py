@@ -49,6 +49,12 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     course.add_argument("--port", type=int, help="JupyterLab's port (it takes the next free one from 8888)")
     text = "print the address instead of opening a browser"
     course.add_argument("--no-browser", dest="browser", action="store_false", help=text)
+    which = course.add_mutually_exclusive_group()
+    version = {"dest": "version", "action": "store_const"}
+    which.add_argument("--student", **version, const="student", help="without solutions, in a folder of its own")
+    which.add_argument("--teacher", **version, const="teacher", help="solutions open, with notes on every exercise")
+    text = "run the checks of the notebooks in FOLDER and write FOLDER/grades.csv; open nothing"
+    which.add_argument("--grade", metavar="FOLDER", help=text)
     course.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of JupyterLab, after --")
 
     description = (

@@ -14,7 +14,7 @@ from .pictures import Pictures, Variety
 from .presets import SIZE
 
 BLOCKS = (16, 32, 96, 160)
-SETTINGS = Settings(steps=4800, batch_size=16, learning_rate=1.5e-3, optimizer="muon", ema=0.998)
+SETTINGS = Settings(steps=3600, batch_size=16, learning_rate=1.5e-3, optimizer="muon", ema=0.998)
 DECODER_SETTINGS = Settings(steps=4000, batch_size=16, learning_rate=5e-4, ema=0.999, weight_decay=0.0)
 KL = 1e-5  # weight of the divergence from a standard normal distribution
 CHANNELS = 0.05  # weight of `channel_loss`, which keeps all latent channels alive

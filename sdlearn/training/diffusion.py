@@ -22,7 +22,9 @@ from .presets import FACTOR, SIZE
 from .score import CLASSIC, draw, known, obedience, pair_obedience, pair_prompts, prompts
 
 UNET_BLOCKS = (64, 128, 192)
-SETTINGS = Settings(steps=45000, batch_size=64, learning_rate=1e-3, warmup=200, save_every=500, sheet_every=2000)
+SETTINGS = Settings(
+    steps=20000, batch_size=128, learning_rate=1.5e-3, optimizer="muon", warmup=200, save_every=500, sheet_every=2000
+)
 USUAL = {"sampler": "ddim", "num_inference_steps": 25, "guidance_scale": 7.5}
 AUGMENTATIONS = 30  # pictures of each sprite, worked out as latents before the training
 

@@ -8,7 +8,8 @@ import torch
 
 MIB = 2**20
 BUDGET = 48 * MIB  # of all weights together, so that the repository stays light to clone
-STEPS_PER_STD = 4  # weights are rounded this finely
+# How finely weights are rounded. The autoencoder, whose errors one sees, loses 6 dB with 4 steps and 0.05 with 64.
+STEPS_PER_STD = {"vae": 64, "text_encoder": 8, "unet": 8}
 
 
 def export(vae, text_encoder, unet, tokenizer, folder: str | Path) -> Path:
@@ -28,8 +29,8 @@ def export(vae, text_encoder, unet, tokenizer, folder: str | Path) -> Path:
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.to(torch.float16)
-    for part in (vae, text_encoder, unet):
-        round_weights(part)
+    for name, steps in STEPS_PER_STD.items():
+        round_weights(getattr(pipeline, name), steps)
     pipeline.save_pretrained(folder, safe_serialization=True)
     for path in Path(folder).glob("*/config.json"):  # where the parts lay while they were trained is nobody's business
         config = json.loads(path.read_text())
@@ -39,13 +40,13 @@ def export(vae, text_encoder, unet, tokenizer, folder: str | Path) -> Path:
 
 
 @torch.no_grad()
-def round_weights(module) -> None:
-    """Rounds each matrix and kernel to multiples of a power of two near its standard deviation / STEPS_PER_STD.
+def round_weights(module, steps_per_std: int) -> None:
+    """Rounds each matrix and kernel to multiples of a power of two near its standard deviation / `steps_per_std`.
 
-    The error is about 5 % of the weights' size; with half of it the shipped model obeyed no more prompts. The file
-    compresses to less than half: with 10 bits of mantissa, most of a half-precision weight is noise.
+    With 8 steps the error is about 2 % of the weights' size, and the file compresses to half: with 10 bits of mantissa,
+    most of a half-precision weight is noise.
     """
     for weight in module.parameters():
         if weight.dim() > 1 and weight.any():
-            step = 2.0 ** math.floor(math.log2(weight[weight != 0].float().std().item() / STEPS_PER_STD))
+            step = 2.0 ** math.floor(math.log2(weight[weight != 0].float().std().item() / steps_per_std))
             weight.copy_((weight.float() / step).round() * step)

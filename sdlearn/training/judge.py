@@ -9,6 +9,7 @@ the subjects of `judge.subjects` and nothing else: asked about a photograph, it 
 """
 
 import json
+from collections import deque
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ from .loop import mixed_precision
 from .presets import SIZE
 
 WIDTHS = (16, 32, 64, 128, 176)  # channels after each halving of the side
+USES = 3  # of a composed batch, each time degraded anew
 SAVED = ("subjects", "styles", "backgrounds", "widths", "size")  # what a judge is made from, in order
 
 
@@ -157,8 +159,11 @@ def train_judge(pictures, vae=None, steps: int = 6000, batch_size: int = 96, see
         batch = pictures.batch(-1 - index, batch_size)
         with faster:
             pool.append((round_trip(vae, batch.pixels).half(), _targets(judge, batch.readings)))
+    recent = deque(maxlen=32)  # to compose a batch takes longer than to learn from it, so each is used a few times
     for step in range(steps):
-        batch = pictures.batch(step, batch_size)
+        if step % USES == 0:
+            recent.append(pictures.batch(step // USES, batch_size))
+        batch = recent[torch.randint(len(recent), ()).item()]
         pixels, targets = degraded(batch.pixels), _targets(judge, batch.readings)
         if pool:
             old_pixels, old_targets = pool[torch.randint(len(pool), ()).item()]

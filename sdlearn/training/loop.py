@@ -169,10 +169,11 @@ def _optimizers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimi
     inner = {name: p for name, p in trained.items() if p.dim() > 1 and not any(end in name for end in ends)}
     inner = inner if settings.optimizer == "muon" else {}
     rest = [p for name, p in trained.items() if name not in inner]
-    adamw = torch.optim.AdamW(
-        rest, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
-    )
-    return [adamw, _FlatMuon(inner.values(), settings)] if inner else [adamw]
+    adamw = {"lr": settings.learning_rate, "betas": (0.9, 0.99), "weight_decay": settings.weight_decay, "fused": True}
+    return [
+        *([torch.optim.AdamW(rest, **adamw)] if rest else []),
+        *([_FlatMuon(inner.values(), settings)] if inner else []),
+    ]
 
 
 class _FlatMuon(torch.optim.Muon if hasattr(torch.optim, "Muon") else object):

@@ -2,7 +2,7 @@
 # Makes the shipped model from nothing: sh recipe.sh. A part that was stopped goes on with the same command.
 #
 #   RUN      folder of everything that is made (default: runs/emoji)
-#   LAUNCH   for several GPUs, or cores: "torchrun --nproc_per_node 2 -m sdlearn", with OMP_NUM_THREADS=1 on cores and
+#   LAUNCH   for several GPUs, or cores: "torchrun --nproc_per_node 2 -m -- sdlearn", with OMP_NUM_THREADS=1 on cores and
 #            BATCH="--batch-size N", N the share of one process
 #   MINUTES  "--minutes 8" ends a long part after that time with a checkpoint, and this script with it, for machines lent
 #            by the hour: the next part needs the whole of the one before

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .sampling import Step, denoise, image_to_image, inpaint, text_to_image
     from .schedule import NoiseSchedule
     from .show import figures, scrubber, widgets
+    from .show.predict import predict
     from .show.scrubber import compare, scrub
     from .tools import bench
 
@@ -55,11 +56,13 @@ _NAMES = {
     "samplers": ["SAMPLERS"],
     "sampling": ["Step", "denoise", "image_to_image", "inpaint", "text_to_image"],
     "schedule": ["NoiseSchedule"],
+    "show.predict": ["predict"],
     "show.scrubber": ["compare", "scrub"],
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _UPSTAIRS = ["hub.architectures", "show.figures", "show.widgets", "tools.bench"]
 _ROOMS = {module.split(".")[-1]: module for module in ("autoencoder", "guidance", "text", *_NAMES, *_UPSTAIRS)}
+_ROOMS = {name: module for name, module in _ROOMS.items() if name not in _HOME}  # predict is the function
 
 __all__ = ["__version__", *_HOME]
 

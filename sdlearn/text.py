@@ -60,6 +60,21 @@ def position_embeddings(sd: StableDiffusion) -> Tensor:
 
 
 @torch.no_grad()
+def queries_keys_values(sd: StableDiffusion, rows: Tensor, layer: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """What each row looks for, offers and hands on in one layer of the encoder: three tensors (heads, L, D / heads).
+
+    rows: what that layer reads, (L, D); for the first one the sums of token and position rows.
+    """
+    layer = _transformer(sd).encoder.layers[layer]
+    rows = layer.layer_norm1(rows.to(layer.layer_norm1.weight))
+    heads = sd.text_encoder.config.num_attention_heads
+    attention = layer.self_attn
+    parts = (attention.q_proj(rows), attention.k_proj(rows), attention.v_proj(rows))
+    queries, keys, values = (part.unflatten(-1, (heads, -1)).transpose(0, 1) for part in parts)
+    return queries, keys, values
+
+
+@torch.no_grad()
 def encode_embeddings(sd: StableDiffusion, embeddings: Tensor) -> Tensor:
     """The text encoder's output (B, 77, D) for given sums of token and position rows (B, 77, D).
 

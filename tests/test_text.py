@@ -73,6 +73,22 @@ def test_token_rows_plus_position_rows_are_what_the_encoder_reads(emoji):
     assert torch.equal(states(emoji, ids), text.encode_ids(emoji, ids))
 
 
+@pytest.mark.parametrize("model", ["emoji", "random_sd"])
+def test_queries_keys_and_values_make_the_first_layers_output(model, request):
+    sd = request.getfixturevalue(model)
+    ids = text.token_ids(sd, "a red apple")
+    embeddings = text.token_embeddings(sd, ids)[0] + text.position_embeddings(sd)
+    parts = text.queries_keys_values(sd, embeddings)
+    heads = sd.text_encoder.config.num_attention_heads
+    assert [part.shape for part in parts] == [(heads, 77, embeddings.shape[1] // heads)] * 3
+    mixed = torch.nn.functional.scaled_dot_product_attention(*parts, is_causal=True).transpose(0, 1).flatten(1)
+    layer = getattr(sd.text_encoder, "text_model", sd.text_encoder).encoder.layers[0]
+    after = embeddings + layer.self_attn.out_proj(mixed)
+    after = after + layer.mlp(layer.layer_norm2(after))
+    theirs = sd.text_encoder(ids, output_hidden_states=True).hidden_states[1][0]
+    assert relative_error(after, theirs) < 1e-5
+
+
 def test_surgery_in_one_thread_leaves_every_other_thread_alone(emoji):
     ids = text.token_ids(emoji, "a red apple")
     expected = text.encode_ids(emoji, ids)

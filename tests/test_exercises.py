@@ -7,10 +7,11 @@ import pkgutil
 
 import pytest
 import torch
+from diffusers import LMSDiscreteScheduler
 
 import sdlearn
 from sdlearn import exercises
-from sdlearn.exercises import RECORD, all_of, exercise
+from sdlearn.exercises import RECORD, all_of, exercise, img2img
 
 MODULES = [module.name for module in pkgutil.iter_modules(exercises.__path__) if module.name != "lesson"]
 ALL = [
@@ -190,3 +191,89 @@ def test_a_claim_about_the_shipped_model_does_not_stop_another(random_sd, capsys
     assert lesson.judge is None
     with pytest.raises(AssertionError):
         lesson.prove("one and one are three", False)
+
+
+# -- the final ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_unseen_model_shares_no_number_with_the_known_one(emoji):
+    from sdlearn.exercises.final import unseen
+
+    other = unseen(emoji)
+    assert unseen(emoji) is other, "one for all checks"
+    for what in ("height", "width", "vae_factor", "scaling_factor"):
+        assert getattr(other, what) != getattr(emoji, what), what
+    assert other.unet.config.cross_attention_dim != emoji.unet.config.cross_attention_dim
+    for what in ("num_train_timesteps", "steps_offset", "set_alpha_to_one", "prediction_type"):
+        assert getattr(other.schedule, what) != getattr(emoji.schedule, what), what
+    assert other.latent_shape()[1] != other.latent_shape()[2], "height and width are not to be exchanged"
+    torch.manual_seed(5)
+    unseen.cache_clear()
+    twin = unseen(emoji)
+    assert torch.equal(twin.unet.conv_out.weight, other.unet.conv_out.weight), "the same at every call"
+    assert torch.initial_seed() == 5, "and the reader's own random numbers go on as they were"
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_the_final_asks_for_what_the_library_draws(emoji):
+    from sdlearn.exercises import final
+    from sdlearn.pictures import to_tensor
+
+    for model in (emoji, final.unseen(emoji)):
+        run = {"num_inference_steps": 6, "guidance_scale": 4.0, "seed": 1, "progress": False}
+        drawn = to_tensor(sdlearn.text_to_image(model, "a flat owl", **run))
+        assert final.from_picture.grey_levels(drawn, final.draw.answer(model, "a flat owl", 1, 6, 4.0)) <= 1
+        redrawn = to_tensor(
+            sdlearn.image_to_image(model, final.from_picture.sketch(model), "an owl", strength=0.5, **run)
+        )
+        mine = final.redraw.answer(model, final.unit_picture(model), "an owl", 0.5, 1, 6, 4.0)
+        assert final.from_picture.grey_levels(redrawn, mine) <= 1
+        assert (final.by_parts(model, final.unit_picture(model), "an owl", 0.5, 1, 6, 4.0) - mine).abs().max() < 1e-3
+
+
+def test_numbers_learned_by_heart_cost_nothing_on_the_known_model_and_much_on_another(emoji):
+    from sdlearn.exercises import final
+
+    found = final.costs(emoji, num_inference_steps=3)
+    for caption in final.BY_HEART:
+        _, known, other = found[caption]
+        assert known == 0 and not other < 10, caption  # nan: not even the size is right
+    assert min(known for caption, (_, known, _) in found.items() if caption in final.ANYWHERE) > 1
+
+
+def test_the_certificate_holds_the_file_and_counts_what_was_passed(emoji, tmp_path):
+    import base64
+    import re
+
+    from sdlearn.exercises import final
+    from sdlearn.show.certificate import certificate
+
+    run = {"seed": 1, "num_inference_steps": 2, "guidance_scale": 3.0}
+    pixels = final.draw.answer(emoji, "<a fox>", *run.values())
+    path = sdlearn.save_image(final.signed(emoji, pixels, "<a fox>", **run), tmp_path / "my picture.png")
+    mine = final.passed(draw=print, redraw=final.redraw.answer, again=final.again.answer)
+    assert mine == {"draw": True, "redraw": False, "again": False}
+    shown = certificate(path, mine)
+    assert "1 of 3 checks passed" in repr(shown) and "&lt;a fox&gt;" in shown._repr_html_()
+    files = re.findall(r"base64,([^\"]+)", shown.html)
+    assert len(files) == 2 and {base64.b64decode(file) for file in files} == {path.read_bytes()}
+    again = sdlearn.text_to_image(emoji, **sdlearn.read_settings(path), progress=False)
+    levels = final.from_picture.grey_levels(*(sdlearn.pictures.to_tensor(one) for one in (again, path)))
+    assert levels <= 1
+
+
+# -- what a notebook measures with its exercises' helpers --------------------------------------------------------------
+
+
+def test_grey_levels_are_those_of_the_8_bit_pictures():
+    a = torch.full((3, 2, 2), 1 / 255)  # level 128
+    assert img2img.grey_levels(a, a + 2 / 255) == 1 and img2img.grey_levels(a, a + 0.2 / 255) == 0
+    assert img2img.grey_levels(a - 5, a + 5) == 255  # pictures are clipped
+
+
+def test_a_sampler_begun_in_the_middle_holds_the_noise_that_it_tells(emoji):
+    for sampler in ("ddim", "lms", "euler"):
+        assert max(map(abs, img2img.excess_noise(emoji.schedule, sampler, 20, 8))) < 1e-3
+    lms = LMSDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    assert max(map(abs, img2img.excess_noise_of_lms(lms, 20, 0))) < 0.01
+    assert abs(img2img.excess_noise_of_lms(lms, 20, 8)[-1]) > 0.1  # diffusers forgets its missing past

@@ -13,8 +13,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from sdlearn.pictures import open_image
+from sdlearn.samplers import SAMPLERS
 from sdlearn.schedule import NoiseSchedule
-from sdlearn.show import figures, paper
+from sdlearn.show import figures, paper, samples
 
 
 def noise(size, seed=0):
@@ -32,6 +33,20 @@ IDS = [49406, 320, 1, 2, 49407] + [49407] * 72
 T = NoiseSchedule().timesteps(50)
 X = np.linspace(-3, 3, 61)
 
+CLOUDS = {"fox": ([-1.0, 0.0], 0.5), "apple": ([1.0, 0.0], 0.5)}
+
+
+def small_unet():
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):  # its module tree without its weights
+        return UNet2DConditionModel(
+            sample_size=12, block_out_channels=(8, 16, 16), layers_per_block=2, norm_num_groups=4, attention_head_dim=4,
+            cross_attention_dim=8, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        )  # fmt: skip
+
+
 # Every public drawing function, on small and on Stable Diffusion's sizes.
 DRAWN = {
     "grid": lambda: figures.grid(SMALL, [f"a rather long caption, number {k}" for k in range(8)], title="Eight"),
@@ -42,7 +57,22 @@ DRAWN = {
     "latent channels": lambda: figures.latent_channels(normal(1, 4, 16, 16), image=SMALL[0]),
     "latent channels of two": lambda: figures.latent_channels(normal(2, 4, 64, 64), captions=["a", "b"]),
     "guidance": lambda: figures.guidance(normal(1, 4, 16, 16), normal(1, 4, 16, 16, seed=1), 7.5),
+    "guidance plane": lambda: figures.guidance_plane(normal(4, 8, 8), normal(4, 8, 8, seed=1), (0, 1, 4)),
+    "guidance plane of two that are nearly equal": lambda: figures.guidance_plane(
+        normal(4, 8, 8), 1.01 * normal(4, 8, 8), (0, 1, 2, 4, 8, 12), SMALL[:6], title="A line"
+    ),
+    "guidance plane of two that are equal": lambda: figures.guidance_plane(normal(9), normal(9), (0, 1), LARGE[:2]),
+    "guided flow": lambda: figures.guided_flow(
+        {0: normal(5, 40, 2), 4: normal(5, 40, 2)}, CLOUDS, {4: (normal(9, 2), normal(9, 2))}
+    )[1],
+    "unet": lambda: figures.unet(small_unet(), title="A small UNet"),
     "matrix": lambda: figures.matrix(normal(5, 5), row_labels="abcde", column_labels=["a long word"] * 5, title="M"),
+    "attention": lambda: figures.attention(
+        {"scores": normal(3, 3), "weights": normal(3, 3).softmax(1)}, "abc", mask=torch.ones(3, 3).triu(1), title="A"
+    ),
+    "attention of twelve heads": lambda: figures.attention(
+        {f"head {k}": normal(9, 9, seed=k).softmax(1) for k in range(12)}, ["a long word"] * 9
+    ),
     "large matrix": lambda: figures.matrix(normal(77, 77).abs(), label="similarity"),
     "curves": lambda: figures.curves(
         {"a": ([1, 2, 4], [1.0, 0.5, 0.25]), "b": ([1, 2, 4], [1, 1, 1])},
@@ -58,10 +88,16 @@ DRAWN = {
     ),
     "histograms": lambda: figures.histograms({f"t = {k}": normal(999) for k in range(4)}, title="H"),
     "overlaid histograms": lambda: figures.histograms({"t": {"steps": normal(99), "jump": normal(99, seed=1)}}),
+    "field": lambda: figures.field(
+        X, {"t = 1": (X, np.sin(X), np.exp(-(X**2))), "t = 2": (X, X, X**2)}, samples=normal(99), density=X**2
+    ),
     "density": lambda: figures.density_over_time(X, np.exp(-(X**2)) * np.ones((9, 1)), paths=normal(3, 9)),
     "tokens": lambda: figures.tokens(PIECES, IDS),
     "too many tokens": lambda: figures.tokens(
         PIECES[:4] * 19 + PIECES[4:5], IDS[:4] * 19 + IDS[4:5], dropped="so lost"
+    ),
+    "ladders": lambda: figures.ladders(
+        NoiseSchedule(), {name: SAMPLERS[name].plan(NoiseSchedule(), 8).levels for name in ("ddim", "euler_karras")}
     ),
     "number line": lambda: figures.number_line(T, 20),
     "number lines": lambda: figures.number_line(T, {"strength 0.2": 40, "strength 1": 0}, title="Where to start"),
@@ -238,6 +274,14 @@ def test_psnr_does_not_ask_how_a_picture_is_stored():
     assert figures.psnr(image, tensor) > 120
 
 
+def test_the_distance_of_pictures_is_their_root_mean_square_difference():
+    black, grey, white = (Image.new("RGB", (8, 8), (value,) * 3) for value in (0, 51, 255))
+    assert figures.distance(black, white) == pytest.approx(1) and figures.distance(white, white) == 0
+    assert figures.distance([black, black], [grey, white]) == pytest.approx((0.2 + 1) / 2)
+    with pytest.raises(ValueError, match="give as many"):
+        figures.distance([black, black], [white])
+
+
 def test_difference_shows_the_magnified_gap_and_its_psnr():
     a, b = Image.new("RGB", (8, 8), (100, 100, 100)), Image.new("RGB", (8, 8), (110, 100, 100))
     figure = figures.difference(a, b, magnify=4)
@@ -269,6 +313,37 @@ def test_guidance_draws_the_extrapolated_prediction():
     columns = [figure.axes[k].get_images()[0].get_array() for k in range(4)]
     assert (columns[1] == columns[3]).all(), "at scale 1 guidance is the conditional prediction"
     assert (columns[0] == figures.guidance(u, c, 0.0).axes[3].get_images()[0].get_array()).mean() > 0.9
+
+
+def test_the_guidance_plane_is_true_to_scale():
+    uncond, cond = torch.tensor([3.0, 4.0, 0.0, 0.0]), torch.tensor([3.0, 4.0, 1.0, 0.0])  # lengths 2.5 and 0.5 apart
+    ax = figures.guidance_plane(uncond, cond, (0, 1, 6)).axes[0]
+    dots = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots, [[0, 0], [0, 2.5], [0.5, 2.5], [3, 2.5]], atol=1e-9)
+    assert ax.get_aspect() == 1
+
+
+def test_the_measures_of_a_flow_are_the_nearest_cloud_and_the_mean_distance():
+    from sdlearn.show.geometry import flow_measures
+
+    assert flow_measures([[-1.0, 0.0], [-1.0, 3.0]], CLOUDS) == (1, 3)
+    assert flow_measures([[-1.0, 0.0], [3.0, 0.0]], CLOUDS) == (0.5, 4)
+
+
+def test_skips_are_counted_as_the_unet_sends_them(emoji, random_sd):
+    from sdlearn.show.unet import skip_counts
+
+    for sd in (emoji, random_sd):
+        sent = []
+
+        def listen(module, inputs, output, sent=sent):
+            sent.extend(tuple(skip.shape[2:]) for skip in (output[1] if isinstance(output, tuple) else [output]))
+
+        hooks = [part.register_forward_hook(listen) for part in (sd.unet.conv_in, *sd.unet.down_blocks)]
+        sd.unet(torch.zeros(1, *sd.latent_shape()), 1, torch.zeros(1, 77, sd.unet.config.cross_attention_dim))
+        for hook in hooks:
+            hook.remove()
+        assert [size for count, size in skip_counts(sd.unet) for _ in range(count)] == sent
 
 
 def test_the_slope_of_a_power_law_is_its_exponent():
@@ -329,6 +404,23 @@ def test_histograms_state_what_was_measured_and_what_was_foretold():
     assert {"t = 3", "measured +2.00 ± 1.00", "formula +2.00 ± 0.50"} <= set(texts(figure))
 
 
+def test_of_several_measurements_only_the_first_is_filled():
+    ax = figures.histograms({"t": {"walk": normal(99), "jump": normal(99, seed=1)}}).axes[0]
+    filled = {patch.get_facecolor() for patch in ax.patches if patch.get_fill()}
+    outlines = [patch for patch in ax.patches if not patch.get_fill()]
+    assert len(filled) == 1 and len(outlines) == 1
+
+
+def test_a_field_shows_what_was_learned_what_is_exact_and_where_data_are():
+    figure = figures.field(X, {"t = 9": (2 * X, X, np.exp(-(X**2)))}, samples=[0.5, 99.0], density=np.exp(-(X**2)))
+    field, made = figure.axes
+    exact, learned = field.lines
+    assert (learned.get_ydata() == 2 * X).all() and (exact.get_ydata() == X).all()
+    assert {"learned", "exact", "data", "t = 9"} <= set(texts(figure))
+    assert made.patches[-1].get_height() > 0, "what lies beyond the line is piled at its end"
+    assert len(figures.field(X, {"t = 9": (X, X, np.ones(61))}).axes) == 1
+
+
 def test_tokens_show_positions_ids_and_one_box_of_padding():
     seen = texts(DRAWN["tokens"]())
     assert {"pup", "py", "320", "49406", "padding × 72", "5–76", "77 tokens, of which 72 are padding"} <= set(seen)
@@ -347,6 +439,37 @@ def test_masked_cells_of_a_matrix_stay_white_and_do_not_stretch_its_scale():
     assert shown.to_rgba(shown.get_array())[0, 0, 3] == 0  # nothing is painted on the paper
 
 
+def test_attention_writes_its_numbers_and_leaves_what_is_masked_empty():
+    weights = [[1.0, 0.0], [0.25, 0.754]]
+    figure = figures.attention({"weights": weights}, ["red", "fox"], mask=[[False, True], [False, False]])
+    assert [t for t in texts(figure) if t[0].isdigit()] == ["1", "0.25", "0.75"]
+    shown = figure.axes[0].images[0]
+    assert shown.to_rgba(shown.get_array())[0, 1, 3] == 0  # nothing is painted on the paper
+
+
+def test_overlap_is_the_share_that_two_outlines_have_in_common():
+    def square(left, hollow=False):
+        picture = np.full((40, 40, 3), 250, np.uint8)
+        picture[10:30, left : left + 20] = 30
+        if hollow:  # an outline that is closed counts as filled
+            picture[12:28, left + 2 : left + 18] = 250
+        return Image.fromarray(picture)
+
+    assert figures.overlap(square(10), square(10)) == 1
+    assert figures.overlap(square(10), square(20)) == pytest.approx(1 / 3)
+    assert figures.overlap(square(0), square(20)) == 0
+    assert figures.overlap(square(10), square(10, hollow=True)) == 1
+    assert figures.overlap(*2 * [Image.new("RGB", (8, 8), "white")]) == 0
+    with pytest.raises(ValueError):
+        figures.overlap(square(10), square(10).crop((0, 0, 39, 40)))
+
+
+def test_the_edge_colour_is_that_of_the_background():
+    image = Image.new("RGB", (64, 32), (10, 200, 30))
+    image.paste("white", (10, 8, 50, 32))
+    assert figures.edge_colour(image) == pytest.approx((10, 200, 30))
+
+
 def test_pieces_of_one_word_share_a_colour_and_words_differ():
     figure = DRAWN["tokens"]()
     _, a, pup, py, *_ = (patch.get_facecolor() for patch in figure.axes[0].patches)
@@ -357,6 +480,18 @@ def test_dropped_words_are_marked():
     seen = texts(DRAWN["too many tokens"]())
     assert seen.count("lost") == 1 + 2  # the word itself, and the mark over each of the two boxes
     assert "77 tokens; 2 more did not fit" in seen
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_ladders_put_the_same_noise_at_the_same_place_from_left_to_right(zero_snr):
+    schedule = NoiseSchedule(prediction_type="v_prediction", rescale_betas_zero_snr=zero_snr)
+    runs = {name: SAMPLERS[name].plan(schedule, 9, spacing="trailing").levels for name in ("ddim", "euler")}
+    fig = figures.ladders(schedule, runs)
+    right, left = sorted(fig.axes[0].get_xlim())
+    assert fig.axes[0].get_xlim() == (left, right)  # noise on the left
+    unit, full = (line.get_xdata() for line in fig.axes[0].lines if line.get_marker() == "o")
+    assert unit[:-1] == pytest.approx(full[:-1]) and list(unit) == sorted(unit, reverse=True)
+    assert right <= full[-1] < unit[-1]  # no noise at all, and almost none
 
 
 def test_the_number_line_counts_the_steps_taken():
@@ -384,6 +519,8 @@ BAD = {
     "2 ids for 1 pieces": lambda: figures.tokens(["a"], [1, 2]),
     "from 0 to 50": lambda: figures.number_line(T, 51),
     "a row for each timestep": lambda: figures.density_over_time(X, np.ones((61, 3))),
+    r"a row and a column for each of 3 words": lambda: figures.attention({"w": np.ones((2, 2))}, "abc"),
+    "60 values of 't = 1' for 61 positions": lambda: figures.field(X, {"t = 1": (X, X[1:], X)}),
     "two dimensions": lambda: figures.matrix([1.0, 2.0]),
     r"its shape, \(1, 2\), and leave a cell": lambda: figures.matrix([[1.0, 2.0]], mask=[[True, True]]),
     "2 positions for 1 pieces": lambda: figures.tokens(["a"], [1], positions=[3, 4]),
@@ -395,3 +532,27 @@ def test_bad_input_gets_one_clear_sentence(said):
     with pytest.raises(ValueError, match=said) as error:
         BAD[said]()
     assert "\n" not in str(error.value)
+
+
+# -- pictures to try things on -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(8, 8), (64, 64), (200, 24), (512, 512)])
+def test_the_test_card_has_pure_colours_a_ramp_and_bars_down_to_one_pixel(size):
+    card = samples.test_card(*size)
+    x = np.asarray(card, dtype=int)
+    assert card.size == size and card.mode == "RGB"
+    assert {tuple(pixel) for pixel in x[0]} == {tuple(bytes.fromhex(colour[1:])) for colour in samples.BARS}
+    ramp = x[size[1] // 3 + 1 if size[1] > 8 else 2, :, 0]
+    assert ramp[0] < 40 and ramp[-1] > 215
+    bars = x[size[1] // 2 + 1, : size[0] // 4, 0]
+    assert set(np.abs(np.diff(bars))) == {255}
+
+
+def test_a_photograph_is_the_readers_own_or_one_that_is_always_there(tmp_path):
+    always = samples.photograph()
+    assert always.mode == "RGB" and always.width == always.height >= 256
+    Image.new("L", (300, 7), 90).save(tmp_path / "holiday.png")
+    own = samples.photograph(tmp_path / "holiday.png")
+    assert own.mode == "RGB" and own.size == (300, 7)
+    assert samples.photograph(own).size == (300, 7)

@@ -124,3 +124,11 @@ def test_the_minutes_are_honest(notebook):
     if module := classroom.module_of(read(notebook)):
         exercises = sum(one.minutes for one in all_of(importlib.import_module(f"sdlearn.exercises.{module}")))
         assert int(re.search(r"and (\d+) more for the exercises", promise)[1]) == exercises
+
+
+def test_the_landing_page_states_each_lessons_minutes():
+    index = (book.NOTEBOOKS / "index.md").read_text(encoding="utf-8")
+    for notebook in LESSONS:
+        (row,) = re.findall(rf"^\| \[.*?\]\({notebook.name}\) \|.*\| (\d+) \| (\d+) \|$", index, re.MULTILINE)
+        promise = read(notebook)["cells"][4]["source"]
+        assert row == re.search(r"About (\d+) minutes, and (\d+) more", promise).groups(), notebook.name

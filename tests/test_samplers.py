@@ -22,6 +22,7 @@ from toy import gaussian_error, network, order, run, run_scheduler
 
 from sdlearn.samplers import SAMPLERS, get_sampler, karras_sigmas, lms_weights, noise_split
 from sdlearn.schedule import SPACINGS, Level, NoiseSchedule
+from sdlearn.show import exact
 
 NOISE = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -343,3 +344,26 @@ def test_noise_never_rises_along_a_plan_and_a_later_start_is_a_tail_of_it(name, 
 def test_bad_plans_say_what_to_choose(make, message):
     with pytest.raises(ValueError, match=message):
         make(NoiseSchedule())
+
+
+# -- the problem on a line that the lessons measure solvers on -------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0, 5.0, 14.0])
+@pytest.mark.parametrize("unit_size", [False, True])
+def test_the_exact_path_has_the_ideal_prediction_as_its_slope(sigma, unit_size):
+    before, here, after = exact.levels(2, unit_size, 1.0001 * sigma, 0.9999 * sigma)
+    points = {level: exact.path(exact.SHARES, level) for level in (before, here, after)}
+    torch.testing.assert_close(exact.share(points[here], here), exact.SHARES)
+    slope = (points[before] / before.signal - points[after] / after.signal) / (before.sigma - after.sigma)
+    torch.testing.assert_close(slope, exact.ask(points[here], here), rtol=1e-4, atol=1e-5)
+
+
+def test_on_the_exact_problem_many_steps_miss_by_little_on_both_scales():
+    for name, unit_size in (("ddim", True), ("heun", False)):
+        few, many = (exact.miss(SAMPLERS[name].solver, exact.levels(n, unit_size)).abs().median() for n in (20, 500))
+        assert many < min(0.002, few / 10)
+    states = exact.walk(SAMPLERS["euler"].solver, exact.levels(7), exact.path(exact.SHARES, exact.levels(7)[0]))
+    assert len(states) == 8 and states[-1].shape == exact.SHARES.shape
+    x, y = exact.curve(exact.levels(7), [state[:1] for state in states])
+    assert x == sorted(x) and y[-1] == pytest.approx(states[-1][0].item(), abs=0.01)  # at low noise the sizes agree

@@ -729,6 +729,18 @@ def test_nearest_tells_a_model_that_copies_from_one_that_composes(artwork, monke
     assert 0.3 < composed["drawn"] / composed["composed"] < 3
 
 
+def test_adherence_is_the_product_of_what_is_asked_for_and_apart_a_mean_over_pairs():
+    class Sure(judge.Judge):
+        def probabilities(self, images):
+            return tuple(torch.full((2, len(names)), 0.5) for names in self.names)
+
+    sure = Sure(("dog", "owl"))
+    assert score.adherence(sure, None, "a flat dog on a blue background") == 0.125
+    assert score.adherence(sure, None, "a dog") == 0.25  # the style is left open; no background means a white one
+    black, white = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), "white")
+    assert score.apart([black, white]) == 1 and score.apart([black, white, white]) == pytest.approx(2 / 3)
+
+
 def test_diversity_is_the_mean_distance_of_the_seeds_of_one_prompt(monkeypatch):
     def same(sd, prompts, seeds, **options):
         return torch.zeros(len(prompts), 3, 8, 8) + torch.tensor([ord(p[0]) / 128 for p in prompts]).view(-1, 1, 1, 1)

@@ -20,11 +20,16 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from . import paper
+from .geometry import guidance_plane, guided_flow
+from .machine import machine
 from .paper import AMOUNT, BLACK, BLUE, COLOURS, DPI, GREY, ORANGE, PALE, PT, SIGNED, SKY, VERMILION, WIDTH
-from .sheets import difference, grid, guidance, latent_channels, psnr, strip
+from .sheets import difference, distance, edge_colour, grid, guidance, latent_channels, overlap, psnr, strip
+from .unet import unet
 
-__all__ = ["curves", "density_over_time", "difference", "grid", "guidance", "histograms", "latent_channels", "matrix"]
-__all__ += ["noise_schedule", "number_line", "psnr", "strip", "tokens"]
+__all__ = ["attention", "curves", "density_over_time", "difference", "edge_colour", "field", "grid", "guidance"]
+__all__ += ["histograms", "ladders", "latent_channels", "machine", "matrix", "noise_schedule", "number_line"]
+__all__ += ["distance", "overlap", "psnr", "strip", "tokens"]
+__all__ += ["guidance_plane", "guided_flow", "unet"]
 
 
 @paper.house_style
@@ -63,6 +68,41 @@ def matrix(
     fig.colorbar(shown, ax=ax, label=label, shrink=0.9)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     return paper.titled(fig, title, f"heat map of {m.shape[0]} × {m.shape[1]} values")
+
+
+@paper.house_style
+def attention(weights: Mapping, words: Sequence[str], *, mask=None, title=None) -> Figure:
+    """Who looks at whom: a square table of numbers for each entry, a row for each word that looks.
+
+    weights: caption -> (n, n), each on a scale of its own. mask: (n, n), true where a cell stays empty.
+    """
+    n = paper.something(words, "word")
+    tables = {name: paper.numbers(values, name) for name, values in weights.items()}
+    hidden = np.zeros((n, n), dtype=bool) if mask is None else paper.numbers(mask, "mask").astype(bool)
+    columns = min(paper.something(tables, "table of weights"), 4)
+    rows = math.ceil(len(tables) / columns)
+    side = min(2.6, 7.6 / columns)
+    fig, axes = paper.chart(min(WIDTH, side * columns + 1), (side + 0.75) * rows + 0.5, rows, columns)
+    axes = np.ravel(axes)
+    for k, (ax, (name, table)) in enumerate(zip(axes, tables.items(), strict=False)):
+        if not table.shape == hidden.shape == (n, n):
+            raise ValueError(f"{name!r} and the mask need shape {(n, n)}, a row and a column for each of {n} words.")
+        shown = ax.imshow(np.ma.array(table, mask=hidden), cmap=AMOUNT, interpolation="nearest")
+        for row, column in np.argwhere(~hidden) if n <= 6 else ():
+            light = sum(shown.to_rgba(table[row, column])[:3]) > 1.5
+            number = paper.signed(round(float(table[row, column]), 2) + 0.0, "g")
+            put = {"ha": "center", "va": "center", "fontsize": 10, "color": "black" if light else "white"}
+            ax.text(column, row, number, **put)
+        ax.grid(False)
+        ax.set_title(str(name), fontweight="normal", parse_math=False)
+        names = [str(word) for word in words]
+        turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
+        ax.set_xticks(range(n), names, parse_math=False, **turned)
+        ax.set_yticks(range(n), names if k % columns == 0 else [""] * n, parse_math=False)
+        ax.set(xlabel="is looked at", ylabel="looks" if k % columns == 0 else None)
+    for ax in axes[len(tables) :]:
+        ax.remove()
+    return paper.titled(fig, title, f"who looks at whom among {', '.join(map(str, words))}: {', '.join(tables)}")
 
 
 @paper.house_style
@@ -181,10 +221,10 @@ def histograms(values: Mapping, *, mean=0.0, std=1.0, title=None, xlabel="value"
     x = np.linspace(low, high, 1200)
     for ax, caption, group, mu, sigma in zip(axes, values, sets, means, stds, strict=False):
         notes = []
-        for (name, v), colour in zip(group.items(), itertools.cycle(COLOURS)):
+        for (name, v), colour in zip(group.items(), itertools.cycle((SKY, *COLOURS[1:]))):
             bins = np.linspace(v.min(), v.max() + 1e-9, int(np.clip(np.sqrt(v.size), 20, 60)))
-            alone = {"color": SKY} if len(group) == 1 else {"histtype": "step", "linewidth": 1.8, "color": colour}
-            ax.hist(v, bins, density=True, **alone)
+            outline = {"histtype": "step", "linewidth": 1.8} if notes else {}  # the first is filled
+            ax.hist(v, bins, density=True, color=colour, **outline)
             notes.append((f"{name or 'measured'} {paper.signed(v.mean(), '+.2f')} ± {v.std():.2f}", colour))
         density = np.exp(-0.5 * ((x - mu) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
         ax.plot(x, density, color=BLACK, linewidth=1.5, linestyle=(0, (4, 2)))
@@ -200,6 +240,42 @@ def histograms(values: Mapping, *, mean=0.0, std=1.0, title=None, xlabel="value"
     for ax in axes[len(values) :]:
         ax.remove()
     return paper.titled(fig, title, f"histograms against Gaussian densities: {', '.join(map(str, values))}")
+
+
+@paper.house_style
+def field(x, fields: Mapping, *, samples=None, density=None, title=None) -> Figure:
+    """What a network answers on a line, beside the exact answer, a panel for each timestep; grey is where data are.
+
+    x: (X,), the positions. fields: caption -> (learned, exact, density), each (X,). samples: numbers made with this
+    network, in a last panel over density (X,), which they should have.
+    """
+    paper.something(fields, "field")
+    x = paper.numbers(x, "x").ravel()
+    count = len(fields) + (samples is not None)
+    fig, axes = paper.chart(WIDTH, 2.3 * math.ceil(count / 2) + 0.4, math.ceil(count / 2), 2)
+    axes = list(axes.flat)
+    for ax, (caption, parts) in zip(axes, fields.items(), strict=False):
+        learned, exact, p = (paper.numbers(part, f"field {caption!r}").ravel() for part in parts)
+        for part in (learned, exact, p):
+            paper.same_number(part, len(x), f"values of {caption!r}", "positions")
+        ax.fill_between(x, -3, -3 + 4 * p / p.max(), color=PALE, alpha=0.5, linewidth=0)
+        ax.plot(x, exact, color=BLACK, linewidth=1.5, linestyle=(0, (4, 2)))
+        ax.plot(x, learned, color=VERMILION)
+        ax.set(ylim=(-3, 3), xlim=(x[0], x[-1]), xlabel="$x_t$", ylabel="predicted noise")
+        ax.set_title(str(caption), fontweight="normal", parse_math=False)
+    for k, (name, tone) in enumerate((("learned", VERMILION), ("exact", BLACK), ("data", GREY))):
+        put = {"transform": axes[0].transAxes, "va": "top", "fontweight": "bold", "fontsize": 10}
+        axes[0].text(0.03, 0.96 - 0.12 * k, name, color=paper.ink(tone), **put)
+    if samples is not None:
+        samples, p = paper.numbers(samples, "samples").ravel(), paper.numbers(density, "density").ravel()
+        ax = axes[len(fields)]
+        ax.hist(np.clip(samples, x[0], x[-1]), np.linspace(x[0], x[-1], 61), density=True, color=SKY)
+        ax.plot(x, p, color=BLACK, linewidth=1.5, linestyle=(0, (4, 2)))
+        ax.set(xlim=(x[0], x[-1]), ylim=(0, 1.45 * p.max()), xlabel="$x_0$", yticks=[])
+        ax.set_title("made from noise by this network", fontweight="normal")
+    for ax in axes[count:]:
+        ax.remove()
+    return paper.titled(fig, title, f"learned and exact answers on a line: {', '.join(map(str, fields))}")
 
 
 @paper.house_style
@@ -288,6 +364,61 @@ def tokens(pieces: Sequence[str], ids: Sequence[int], *, positions=None, dropped
             ax.plot([x + 4 * PT, x + width - 4 * PT], [middle, middle], color=VERMILION, linewidth=1.2)
     fig.alt = f"{title}: " + ", ".join(f"{text} ({number})" for _, _, _, _, text, number, _ in placed)
     return fig
+
+
+@paper.house_style
+def ladders(schedule, runs: Mapping, *, title=None) -> Figure:
+    """The noise levels that runs stop at, under three rulers: timestep, alpha-bar and sigma name the same place.
+
+    schedule: a NoiseSchedule. runs: name -> Levels, noisiest first, such as `Plan.levels`. A run that ends without any
+    noise ends at the bar on the right, which no logarithm reaches.
+    """
+    paper.something(runs, "run")
+    finite = schedule.sigma[schedule.alpha_bar > 0].numpy()
+    top, bottom = math.log(finite[-1]), math.log(finite[0])
+    gap = 0.06 * (top - bottom)
+    clean = bottom - 2 * gap
+
+    def place(sigma) -> float:  # sigma 0 lies at the bar, and what is beyond the table at its end
+        return clean if sigma == 0 else min(math.log(sigma), top) if sigma < math.inf else top
+
+    last = len(finite) - 1
+    rulers = {
+        "timestep": [(f"{t:g}", finite[t]) for t in (last, *range(last // 100 * 100, 0, -100), 50, 20, 0) if t <= last],
+        "alpha-bar": [
+            (f"{a:g}", math.sqrt((1 - a) / a))
+            for a in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
+        ],
+        "sigma": [(f"{s:g}", s) for s in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)],
+    }
+    ends = {"timestep": "end", "alpha-bar": "1", "sigma": "0"}
+    fig, ax = paper.chart(WIDTH, 1.75 + 0.36 * len(runs))
+    put = {"ha": "center", "fontsize": 9.5}
+    for row, (name, ticks) in enumerate(rulers.items()):
+        ax.plot([top, bottom], [row, row], color=GREY, linewidth=1.2)
+        free = math.inf  # from left to right, each label where the one before leaves room
+        for label, sigma in ticks:
+            x = math.log(sigma)
+            if bottom - 1e-9 <= x <= top + 1e-9:
+                ax.plot([x, x], [row, row + 0.16], color=GREY, linewidth=1)
+                if x < free:
+                    ax.text(x, row - 0.12, label, va="bottom", **put)
+                    free = x - gap * (0.45 + 0.17 * len(label))
+        paged = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        ax.text(clean, row - 0.12, ends[name], va="bottom", bbox=paged, **put)
+        ax.text(top + 0.7 * gap, row, name, ha="right", va="center", fontsize=10.5)
+    first, height = len(rulers) + 0.25, len(rulers) + len(runs) - 0.1
+    ax.plot([clean, clean], [0.1, height], color=GREY, linewidth=1.2, linestyle=(0, (2, 2)))
+    for row, (name, levels) in enumerate(runs.items()):
+        x, y = [place(level.sigma) for level in levels], [first + row] * len(levels)
+        colour = COLOURS[row % len(COLOURS)]
+        ax.plot(x, y, color=colour, marker="o", markersize=7, linewidth=1.5)
+        beside = {"ha": "right", "va": "center", "fontsize": 10.5, "fontweight": "bold", "parse_math": False}
+        ax.text(top + 0.7 * gap, first + row, str(name), color=paper.ink(colour), **beside)
+    ax.set(xlim=(top + 0.4 * gap, clean - 0.5 * gap), ylim=(height + 0.15, -0.75))
+    ax.axis("off")
+    counts = (f"{name}: {', '.join(f'{level.sigma:.3g}' for level in levels)}" for name, levels in runs.items())
+    return paper.titled(fig, title, f"the noise levels sigma of each run; {'; '.join(counts)}")
 
 
 @paper.house_style

@@ -18,6 +18,9 @@ img.crisp { image-rendering: pixelated; }
 .edge { position: absolute; top: 0; bottom: 0; width: 2px; margin-left: -1px; background: #ffffff; outline: 1px solid #000000; }
 .label { text-align: center; font-variant-numeric: tabular-nums; font-weight: 600; margin: 8px 0 4px; min-height: 1.4em;
   overflow-wrap: anywhere; }
+.frames { display: grid; }
+.frames > * { grid-area: 1 / 1; }
+.room { visibility: hidden; }
 .sides { display: flex; justify-content: space-between; gap: 12px; }
 .bar { display: flex; gap: 10px; align-items: center; }
 input { flex: 1; min-width: 0; height: 40px; margin: 0; accent-color: var(--accent); cursor: pointer; touch-action: pan-y; }
@@ -51,7 +54,7 @@ const build = (host) => {
   });
   const stage = make("div", {class: "stage"});
   const images = comparing ? [image(), image()] : data.frames[0].map(image);
-  const label = make("div", {class: comparing ? "label sides" : "label"});
+  const label = make("div", {class: `label ${comparing ? "sides" : "frames"}`}), said = make("div");
   const slider = make("input", {type: "range", min: 0, max: last, step: 1, "aria-label": data.caption || data.alt});
   const edge = make("div", {class: "edge"});
   const play = make("button", {type: "button"});
@@ -63,6 +66,8 @@ const build = (host) => {
     label.append(...data.labels.map((text) => make("span", {}, text)));
     stage.append(holder);
   } else {
+    // All labels lie in one place and one of them is seen, so that the card has room for the longest and never jumps.
+    label.append(said, ...[...new Set(data.labels)].map((text) => make("div", {class: "room"}, text)));
     images.forEach((img, k) => stage.append(make("div", {class: "cell", style: `width: ${data.shown}px`},
       ...(data.names.length ? [make("div", {class: "name"}, data.names[k])] : []), img)));
   }
@@ -75,7 +80,7 @@ const build = (host) => {
       slider.setAttribute("aria-valuetext", `${index} % ${data.labels[0]}, ${100 - index} % ${data.labels[1]}`);
       return;
     }
-    label.textContent = data.labels[index];
+    said.textContent = data.labels[index];
     slider.setAttribute("aria-valuetext", data.labels[index]);
     images.forEach((img, k) => {
       img.src = data.uris[data.frames[index][k]];
@@ -106,7 +111,13 @@ const build = (host) => {
   if (data.caption) card.append(make("figcaption", {}, data.caption));
   root.append(make("style", {}, style), card);
 
-  slider.addEventListener("input", () => { stop(); show(+slider.value); });
+  // A finger that goes up or down scrolls the page, and the browser takes it from us. Until it has gone sideways, or is
+  // lifted where it came down, it has said nothing about the value, though a slider moves at once.
+  let touch = null;
+  slider.addEventListener("input", () => {
+    if (touch) { touch.wanted = +slider.value; slider.value = index; }
+    else { stop(); show(+slider.value); }
+  });
   play.addEventListener("click", toggle);
   card.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -116,11 +127,28 @@ const build = (host) => {
     else if (event.key === " " && !comparing && root.activeElement === slider) { toggle(); event.preventDefault(); }
     if (event.key !== "Tab") event.stopPropagation();  // the page's own shortcuts would turn pages or select cells
   });
-  const drag = (event) => {
-    if (!(event.buttons & 1) || last === 0) return;
+  const at = (event) => {
     const box = (comparing ? images[0] : stage).getBoundingClientRect();
+    return (event.clientX - box.left) / box.width * last;
+  };
+  for (const target of [stage, slider]) {
+    target.addEventListener("pointerdown", (event) => {
+      const finger = {x: event.clientX, y: event.clientY, wanted: target === stage ? at(event) : index};
+      touch = event.pointerType === "touch" ? finger : null;
+    });
+    target.addEventListener("pointermove", (event) => {
+      if (touch && Math.abs(event.clientX - touch.x) >= Math.max(8, Math.abs(event.clientY - touch.y))) touch = null;
+    });
+    target.addEventListener("pointerup", () => {
+      if (touch) { stop(); show(touch.wanted); }
+      touch = null;
+    });
+    target.addEventListener("pointercancel", () => { touch = null; });
+  }
+  const drag = (event) => {
+    if (touch || !(event.buttons & 1) || last === 0) return;
     stop();
-    show((event.clientX - box.left) / box.width * last);
+    show(at(event));
   };
   stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); drag(event); });
   stage.addEventListener("pointermove", drag);

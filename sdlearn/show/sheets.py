@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .. import pictures
 from . import paper
@@ -68,6 +68,41 @@ def psnr(a, b) -> float:
     x, y = paper.unit(a), paper.unit(b)
     paper.same_shape(x, y)
     return pictures.psnr(*(torch.from_numpy(2 * v - 1).permute(2, 0, 1)[None] for v in (x, y))).item()
+
+
+def distance(images, others) -> float:
+    """How far pictures are from others: the root mean square difference, 0 (equal) to 1, averaged over the pairs.
+
+    images, others: two pictures, or two sequences of as many.
+    """
+    if isinstance(images, pictures.Picture) or np.ndim(images) == 3:
+        images, others = [images], [others]
+    paper.same_number(others, paper.something(images, "picture"), "pictures", "pictures to compare with")
+    return sum(10 ** (-psnr(a, b) / 20) for a, b in zip(images, others, strict=True)) / len(images)
+
+
+def edge_colour(image) -> tuple[float, float, float]:
+    """The mean red, green and blue, 0 to 255, of a picture's upper edge: there a centred subject leaves background."""
+    x = paper.unit(image)
+    red, green, blue = 255 * x[: max(1, len(x) // 16)].mean(axis=(0, 1))
+    return float(red), float(green), float(blue)
+
+
+def overlap(a, b) -> float:
+    """How much of their outlines two pictures of one size share: area in common over area of both, 0 to 1.
+
+    The background is what is like the upper left corner and connected with it.
+    """
+    paper.same_shape(paper.unit(a), paper.unit(b))
+    a, b = (_outlined(paper.unit(x)) for x in (a, b))
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+def _outlined(x: np.ndarray) -> np.ndarray:
+    unlike = np.abs(x - x[:1, :1]).max(axis=2) > 0.15
+    filled = Image.fromarray(np.uint8(unlike) * 255).copy()  # or it could not be written to
+    ImageDraw.floodfill(filled, (0, 0), 128)
+    return np.asarray(filled) != 128
 
 
 @paper.house_style

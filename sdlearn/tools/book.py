@@ -34,6 +34,12 @@ SITE = BUILD / "html"
 COVER = NOTEBOOKS / "images" / "cover.png"
 
 BADGE = re.compile(r"\[!\[Open In Colab\]\([^)]*\)\]\([^)]*\)\s*")
+# Cells that a reader need not see, by tag: what folds them on the site, and what their control says, closed and open.
+FOLDED = {
+    "proof": ("hide-input", "Show the proof", "Hide the proof"),
+    "solution": ("hide-cell", "Show a solution", "Hide the solution"),
+    "setup": ("hide-cell", "Set-up for Colab", "Set-up for Colab"),
+}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SCRUBBER = "<!-- A scrubber stands here in the built book. -->"  # in index.md
 
@@ -48,10 +54,11 @@ COVER_SUBJECTS = """
 
 
 def notebooks() -> list[Path]:
-    """The numbered notebooks, in order."""
+    """The numbered notebooks in order, the final, and after it the appendices."""
     if not NOTEBOOKS.is_dir() or not (ROOT / "book.yml").is_file():
         raise FileNotFoundError(f"The book is built in a clone of the repository; {ROOT} is none.")
-    return sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    order = ("[0-9]*.ipynb", "final.ipynb", "appendix_*.ipynb")
+    return [notebook for pattern in order for notebook in sorted(NOTEBOOKS.glob(pattern))]
 
 
 def executed_copy(notebook: Path) -> Path:
@@ -111,12 +118,22 @@ def build() -> Path:
     if importlib.util.find_spec("jupyter_book") is None:
         raise OSError("Jupyter Book is not installed; in the clone run: pip install -e '.[book]'")
     with _alone():
-        source = _stage(execute())
-        shutil.rmtree(SITE, ignore_errors=True)
-        command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
-        command += ["--path-output", str(ROOT), "--config", str(ROOT / "book.yml"), "-W", "--keep-going", "--quiet"]
-        _call(command, "The book was not built")
+        make(_stage(execute()), ROOT)
     return SITE / "index.html"
+
+
+def make(source: Path, out: Path) -> None:
+    """The site of what lies in the folder `source`, in out/_build/html."""
+    _furnish(source)
+    site = out / "_build" / "html"
+    shutil.rmtree(site, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
+    command += ["--path-output", str(out), "--config", str(ROOT / "book.yml"), "-W", "--keep-going", "--quiet"]
+    _call(command, "The book was not built")
+    for page in site.glob("*.html"):
+        page.write_text(lighten(page.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+    for file in (site / "_static" / "scripts").glob("fontawesome.js*"):
+        file.unlink()
 
 
 @contextmanager
@@ -149,6 +166,11 @@ def _stage(executed: list[Path]) -> Path:
         (source / copy.name).write_text(json.dumps(notebook), encoding="utf-8")
     index = source / "index.md"
     index.write_text(index.read_text(encoding="utf-8").replace(SCRUBBER, first_scrubber()), encoding="utf-8")
+    return source
+
+
+def _furnish(source: Path) -> None:
+    """Lay what book.yml expects beside the pages: MathJax and the site's icon."""
     extra = source / "extra"
     (extra / "mathjax").mkdir(parents=True)
     # MathJax as one file that fetches no fonts; PyPI carries it in a package that is not importable.
@@ -157,18 +179,73 @@ def _stage(executed: list[Path]) -> Path:
     with Image.open(COVER) as cover:
         side = cover.height // 3
         cover.crop((2 * side, 0, 3 * side, side)).resize((64, 64)).save(extra / "favicon.png")
-    return source
 
 
 def for_site(notebook: dict) -> dict:
-    """An executed notebook without what needs a kernel or another host: the book has a Colab button of its own."""
+    """An executed notebook without what needs a kernel or another host, and with its folded cells told to myst-nb."""
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
+        if cell["cell_type"] == "markdown":  # the book has a Colab button of its own
             cell["source"] = BADGE.sub("", "".join(cell["source"]))
         else:  # a widget is nothing without its kernel; the scrubber beside it stays
             cell["outputs"] = [o for o in cell["outputs"] if WIDGET not in o.get("data", {})]
+        for tag in tags(cell) & FOLDED.keys():
+            how, closed, opened = FOLDED[tag]
+            prompts = {"code_prompt_show": closed, "code_prompt_hide": opened}
+            cell["metadata"] |= {"tags": sorted({how, *tags(cell)}), "mystnb": prompts}
     notebook["metadata"].pop("widgets", None)
     return notebook
+
+
+def tags(cell: dict) -> set[str]:
+    return set(cell.get("metadata", {}).get("tags", ()))
+
+
+def fold(notebook: dict) -> dict:
+    """The notebook with its proofs, its solutions and its set-up, and no other cell, folded in JupyterLab and Colab."""
+    for cell in notebook["cells"]:
+        metadata = cell["metadata"]
+        metadata.pop("jupyter", None)
+        metadata.pop("cellView", None)
+        if FOLDED.keys() & tags(cell):
+            metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}}  # Colab's key, JupyterLab's key
+    return notebook
+
+
+def lighten(page: str) -> str:
+    """The HTML of a page without what it loads for nothing or what reads badly."""
+    page = re.sub(r"\s*<script [^>]*/fontawesome\.js[^>]*></script>", "", page)  # 1.5 MB; all icons are a web font's
+    if 'class="math' not in page:
+        page = re.sub(r"\s*<script>window\.MathJax = .*?</script>", "", page)
+        page = re.sub(r"\s*<script [^>]*/mathjax/[^>]*></script>", "", page)
+    page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")  # its own words say more
+    return re.sub(r'<span class="c1"># ?@title .*?</span>\n', "", page)  # which is for Colab's eyes
+
+
+def minutes(executed: dict) -> float:
+    """How long an executed notebook takes to read: 160 words or 10 lines of code a minute, half a minute a figure.
+
+    Counted is what is in sight: no proof, solution or set-up, no comment, address or folded part of the text, no blank
+    line. A formula counts as the words that it is written in.
+    """
+    words = lines = figures = 0
+    for cell in executed["cells"]:
+        if tags(cell) & FOLDED.keys():
+            continue
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            source = re.sub(r"<!--.*?-->|<details.*?</details>|</?[a-z][^>]*>", " ", BADGE.sub("", source), flags=re.S)
+            source = re.sub(r"\]\([^)]*\)", "]", source)
+            words += sum(bool(re.search(r"\w", word)) for word in source.split())
+        elif cell["cell_type"] == "code":
+            lines += sum(bool(line.strip()) for line in source.splitlines())
+            figures += sum(map(_is_figure, cell["outputs"]))
+    return words / 160 + lines / 10 + figures / 2
+
+
+def _is_figure(output: dict) -> bool:
+    data = output.get("data", {})
+    page = "".join(data.get("text/html", ""))
+    return any(kind.startswith("image/") for kind in data) or bool(re.search(r"<(img|svg)\b|id=\"sdlearn-", page))
 
 
 def first_scrubber() -> str:

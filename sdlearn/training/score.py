@@ -100,6 +100,22 @@ def diversity(sd, prompts: list[str], seeds: int = 4, **options) -> float:
     return torch.stack([distance(groups[:, a], groups[:, b]) for a, b in combinations(range(seeds), 2)]).mean().item()
 
 
+def adherence(judge: Judge, images, prompt: str) -> float:
+    """How sure the judge is that pictures show subject, style and background of their prompt, 0 to 1; their mean.
+
+    images: as for `Judge.read`.
+    """
+    asked = zip(judge.parse(prompt), judge.names, judge.probabilities(images), strict=True)
+    parts = [table[:, names.index(part)] for part, names, table in asked if part is not None]
+    return torch.stack(parts).prod(0).mean().item()
+
+
+def apart(images) -> float:
+    """The mean `distance` of any two of several pictures of one size."""
+    pixels = to_tensor(images)
+    return torch.stack([distance(a, b) for a, b in combinations(pixels, 2)]).mean().item()
+
+
 def nearest(sd, pictures: Pictures, prompts: list[str], judge: Judge, tries: int = 64, **options) -> dict[str, float]:
     """How far drawn pictures are from the closest of `tries` training pictures of the same words, and, for comparison,
     how far a new composition of the same artwork is. Equal distances: the model has learned the artwork by heart, up to

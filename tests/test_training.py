@@ -369,6 +369,19 @@ def test_crops_are_cut_from_their_pictures_where_latents_meet():
     assert torch.equal(cut - cut[:, :, :1, :1], pictures[:, :, :32, :32] - pictures[:, :, :1, :1])
 
 
+def test_the_next_models_autoencoder_uses_all_its_channels_and_keeps_edges(tmp_path):
+    """On the toy artwork's simple shapes, which it was not trained on."""
+    vae = AutoencoderKL.from_pretrained(ROOT / "sdlearn" / "training" / "weights" / "vae").eval()
+    assert vae.config.block_out_channels == list(autoencoder.BLOCKS) and vae.config.sample_size == presets.SIZE
+    pixels = Pictures(toy_artwork(), presets.SIZE, Variety(hold_out=False)).batch(0, 24).pixels
+    with torch.no_grad():
+        latents = vae.encode(pixels).latent_dist.mean
+        output = vae.decode(latents).sample.clamp(-1, 1)
+    assert autoencoder.participation(autoencoder.channel_eigenvalues(latents)) > autoencoder.LEAST_PARTICIPATION
+    assert (latents.std() * vae.config.scaling_factor).item() == pytest.approx(1, abs=0.25)
+    assert psnr(output, pixels).mean() > 24
+
+
 def test_scaled_latents_have_unit_size(artwork, tmp_path):
     vae = autoencoder.train_autoencoder(artwork, tmp_path, small_vae(), settings=SHORT, log=silent)
     batch = Pictures(artwork, SIDE, Variety(hold_out=False)).batch(-1, 64)

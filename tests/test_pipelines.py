@@ -95,7 +95,7 @@ def test_text_to_image_is_the_pipeline_on_the_shipped_model(emoji, name):
         if error > bound and name in ("plms", "lms"):
             # Multistep extrapolation amplifies rounding at large steps, so no two programs agree better than diffusers
             # agrees with itself once its first latents move by one unit in the last place of a float32.
-            bound = 10 * sensitivity(emoji, pipe, 3, options, theirs)
+            bound = 10 * sensitivity(emoji, pipe, PROMPTS[0], [3], options, theirs)
             if name == "plms" and n == 20:
                 stated = float(re.search(r"diffusers' own PLMS moves\s+by (\d+e-\d+)", PAGE)[1])
                 assert stated / 3 < bound / 10 < stated * 3
@@ -103,12 +103,10 @@ def test_text_to_image_is_the_pipeline_on_the_shipped_model(emoji, name):
         assert_stated(error, name, COLUMNS[n])
 
 
-def sensitivity(sd, pipe, seed: int, options: dict, theirs: torch.Tensor) -> float:
+def sensitivity(sd, pipe, prompts, seeds: list[int], options: dict, theirs: torch.Tensor) -> float:
     """How far the pipeline's own result moves when its first latents are multiplied by 1 +- 2^-23."""
-    noise = torch.randn(1, *sd.latent_shape(), generator=generators(seed)[0])
-    moved = (
-        pipe(PROMPTS[0], latents=noise * s, output_type="latent", **options).images for s in (1 + 2**-23, 1 - 2**-23)
-    )
+    noise = torch.cat([torch.randn(1, *sd.latent_shape(), generator=one) for one in generators(*seeds)])
+    moved = (pipe(prompts, latents=noise * s, output_type="latent", **options).images for s in (1 + 2**-23, 1 - 2**-23))
     found = max(relative_error(m, theirs) for m in moved)
     assert found < 1e-3  # a sampler that is truly unstable would hide any mistake
     return found
@@ -121,9 +119,12 @@ def test_negative_prompts_rescale_and_zero_terminal_snr_are_the_pipelines(random
     )
     options = {"num_inference_steps": 10, "guidance_scale": 5.0, "guidance_rescale": 0.7}
     options |= {"negative_prompt": ["blurry", "a dog"]}
-    theirs = pipeline("", sd, name)(PROMPTS, generator=generators(3, 4), output_type="latent", **options).images
+    pipe = pipeline("", sd, name)
+    theirs = pipe(PROMPTS, generator=generators(3, 4), output_type="latent", **options).images
     ours = last(sdlearn.denoise(sd, PROMPTS, seeds=[3, 4], sampler=name, **options))
-    assert relative_error(ours, theirs) <= TOLERANCE
+    # At zero terminal SNR Euler begins with states a thousand times as large, and with them their rounding.
+    own = sensitivity(sd, pipe, PROMPTS, [3, 4], options, theirs) if name == "euler" else 0
+    assert relative_error(ours, theirs) <= max(TOLERANCE, 10 * own)
 
 
 def test_other_sizes_and_eta_are_the_pipelines(random_sd):

@@ -24,7 +24,7 @@ os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel is this envi
 
 TIERS = {
     "core": "autoencoder conventions guidance machine packaging predict samplers schedule scrubber text tiers",
-    "models": "artwork batch bench checkpoints classroom cli exercises figures optimize pipelines sampling training",
+    "models": "artwork batch bench checkpoints classroom cli exercises figures lora optimize pipelines sampling training",
     "full": "lessons notebooks site widgets",
 }
 BEFORE = pytest.StashKey[float]()  # seconds of processors when a test began

@@ -166,6 +166,29 @@ def dpm_solver_2m(x: Tensor, levels: Sequence[Level]) -> Solver:
     return x
 
 
+def consistency(x: Tensor, levels: Sequence[Level], eta: float = 1.0, fresh: Iterable[Tensor] = ()) -> Solver:
+    """Multistep consistency sampling (Luo et al. 2023, algorithm 3): jump to the end, and go back with fresh noise.
+
+    For networks that were distilled to name the end of the path from anywhere on it. eta is 1: nothing of the predicted
+    noise is kept, for such a network has none to predict.
+    """
+    fresh = iter(fresh)
+    for now, after in pairwise(levels):
+        x, p = yield x, now
+        skip, out = consistency_weights(now.timestep)
+        x = after.signal * (out * p.x0 + skip * x)
+        if after.noise:
+            x = x + after.noise * next(fresh)
+    return x
+
+
+def consistency_weights(timestep: float) -> tuple[float, float]:
+    """How much of x itself and of its x_0 makes the answer (Luo et al. 2023, eq. 9, with their 10 t and 0.5): at
+    timestep 0 the answer must be x; from timestep 1 on it is x_0 but for a quarter of a per cent."""
+    scaled = 10 * timestep
+    return 0.25 / (scaled**2 + 0.25), scaled / math.sqrt(scaled**2 + 0.25)
+
+
 def _lambda(level: Level) -> float:
     return math.log(level.signal / level.noise)
 
@@ -197,7 +220,8 @@ class Sampler:
 
     name: str
     solver: Callable[..., Solver]  # called with (x, levels), or with (x, levels, eta, fresh) where eta is above 0
-    grid: str  # "training" visits training timesteps, "sigmas" goes between them at signal 1, "dpm" has its own count
+    grid: str  # "training" visits training timesteps, "sigmas" goes between them at signal 1, "dpm" and "distilled"
+    #            are those of DPM-Solver++ and of consistency distillation
     spacing: str  # where neither the caller nor the model's schedule names one: that of the diffusers class
     scheduler: str = ""  # the diffusers class it is equal to
     eta: float = 0.0  # the share of fresh noise in every step
@@ -256,7 +280,17 @@ def _dpm_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -
     return [*(Level(*level) for level in visited), CLEAN]
 
 
-GRIDS = {"training": _training_grid, "sigmas": _sigma_grid, "dpm": _dpm_grid}
+DISTILLED = 50  # timesteps that consistency distillation trains at, the only ones that its result is asked at
+
+
+def _distilled_grid(sampler: Sampler, schedule: NoiseSchedule, n: int, spacing: str) -> list[Level]:
+    """n of the DISTILLED timesteps, the last trained one first, whatever the spacing."""
+    n, every = whole_number("num_inference_steps", n, 1, DISTILLED), schedule.num_train_timesteps // DISTILLED
+    steps = [(DISTILLED - DISTILLED * k // n) * every - 1 for k in range(n)]
+    return [*(Level(float(t), schedule.signal[t].item(), schedule.noise[t].item()) for t in steps), CLEAN]
+
+
+GRIDS = {"training": _training_grid, "sigmas": _sigma_grid, "dpm": _dpm_grid, "distilled": _distilled_grid}
 
 
 def _finite_sigmas(schedule: NoiseSchedule) -> np.ndarray:
@@ -282,6 +316,7 @@ _TABLE = (
     Sampler("dpm++2m", dpm_solver_2m, "dpm", "linspace", "DPMSolverMultistepScheduler"),
     Sampler("euler_karras", ancestral, "sigmas", "linspace", "EulerDiscreteScheduler", karras=True),
     Sampler("dpm++2m_karras", dpm_solver_2m, "dpm", "linspace", "DPMSolverMultistepScheduler", karras=True),
+    Sampler("lcm", consistency, "distilled", "leading", "LCMScheduler", eta=1.0, ends_clean=True),
 )
 SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in _TABLE}
 

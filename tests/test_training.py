@@ -34,10 +34,11 @@ from toy_training import (
 from transformers import CLIPTextModel
 
 import sdlearn
+from sdlearn.hub.lora import loras
 from sdlearn.pictures import psnr
 from sdlearn.tools.book import NOTEBOOKS, ROOT
 from sdlearn.tools.cli import _parser, main
-from sdlearn.training import autoencoder, diffusion, export, judge, loop, pictures, presets, score
+from sdlearn.training import autoencoder, diffusion, distil, export, judge, loop, pictures, presets, score
 from sdlearn.training import cli as training_cli
 from sdlearn.training.captions import BACKGROUNDS, STYLES, Reading, parse
 from sdlearn.training.loop import Settings, generator
@@ -776,7 +777,7 @@ def test_styles_that_no_artwork_is_drawn_in_are_refused_before_anything_is_drawn
 
 
 def test_the_training_commands_are_all_there(capsys):
-    for command in ("data", "judge", "autoencoder", "diffusion", "export", "score"):
+    for command in ("data", "judge", "autoencoder", "diffusion", "distil", "export", "score"):
         with pytest.raises(SystemExit) as stopped:
             main(["train", command, "--help"])
         assert stopped.value.code == 0
@@ -838,6 +839,10 @@ def test_a_model_is_made_and_scored_by_the_commands_alone(tmp_path, monkeypatch,
     assert found["diversity"] > 0 and found["round trip, dB"]["mean"] > 0
     assert found["distance to the nearest training picture"]["drawn"] > 0
 
+    assert sdlearn_train(f"distil {short} --model {{run}}/model --run {{run}}/few")[0] == 0
+    few = "--lora {run}/few --sampler lcm --guidance-scale 1 --no-artwork"
+    assert json.loads(sdlearn_train(f"{scored} {few}")[1])["sampler"] == "lcm"
+
     fine = f"diffusion {short} --run {{run}}/more --from {{run}}/model --learning-rate 5e-4 --optimizer adamw"
     assert sdlearn_train(fine)[0] == 0
 
@@ -855,16 +860,19 @@ def test_the_recipe_runs_commands_and_options_that_there_are_in_order(tmp_path):
     asked = run_recipe(tmp_path, "done")
     assert [words[:2] for words in asked] == [
         ["train", part]
-        for part in ("data", "autoencoder", "judge", "diffusion", "autoencoder", "export", "score")
+        for part in ("data", "autoencoder", "judge", "diffusion", "autoencoder", "export", "distil", "score", "score")
     ]  # fmt: skip
     parsed = [_parser(with_training=True).parse_args(words) for words in asked]
-    data, first, judged, trained, decoder, exported, scored = parsed
+    data, first, judged, trained, decoder, exported, distilled, scored, few = parsed
     assert first.batch_size == 16 and first.minutes == 8 and first.cache == data.cache
     assert trained.vae == judged.vae == decoder.decoder_of == first.folder / "vae"
     assert exported.vae == decoder.folder / "vae" and exported.diffusion == trained.folder
     assert scored.model == str(exported.out) and scored.judge == trained.judge == judged.folder and scored.held_out
-    assert [path.name for path in (tmp_path / "run" / "model" / "judge").iterdir()] == ["judge.json"]
-    assert len(run_recipe(tmp_path, "done")) == 6  # again: but a judge that is there stays
+    assert distilled.model == few.model == scored.model and few.judge == scored.judge
+    assert (few.lora, few.sampler, few.steps, few.guidance_scale) == (distil.NAME, "lcm", 4, 1)
+    made = tmp_path / "run" / "model"
+    assert [path.name for path in (made / "judge").iterdir()] == ["judge.json"] and loras(made) == [distil.NAME]
+    assert len(run_recipe(tmp_path, "done")) == 8  # again: but a judge that is there stays
 
 
 def test_the_recipe_does_not_go_on_with_half_a_part(tmp_path):
@@ -883,6 +891,7 @@ def run_recipe(folder, ends: str) -> list[list[str]]:
         f'#!/bin/sh\nfor word in "$@"; do echo "$word"; done >> "$LOG"; echo --- >> "$LOG"\n'
         f"case $2 in\n"
         f'autoencoder | diffusion) exit {status} ;;\njudge) mkdir "$RUN/judge"; touch "$RUN/judge/judge.json" ;;\n'
+        f'distil) mkdir -p "$RUN/few-steps"; touch "$RUN/few-steps/pytorch_lora_weights.safetensors" ;;\n'
         f"esac\n"
     )
     fake.chmod(0o755)

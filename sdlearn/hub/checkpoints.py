@@ -14,6 +14,7 @@ import torch
 from ..model import StableDiffusion
 from ..schedule import NoiseSchedule
 from . import download, weights
+from .lora import add_lora
 
 DEFAULT = "emoji"
 
@@ -101,6 +102,8 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     low_memory: bool = False,
+    lora: str | os.PathLike | None = None,
+    lora_scale: float = 1.0,
 ) -> StableDiffusion:
     """A model, ready to draw.
 
@@ -115,6 +118,7 @@ def load(
     low_memory: for GPUs with about 4 GB. The UNet's weights stay in main memory and visit the device layer by layer
         (accelerate's sequential offload), several times slower; the autoencoder decodes one picture at a time, and
         pictures larger than it was trained on in tiles. On the CPU only the latter two apply.
+    lora: a LoRA to add to the weights, and lora_scale how much of it, as in `hub.lora.add_lora`.
 
     A GPU with 4 GB needs low_memory; in float16 one with 8 GB draws four 512x512 pictures at once, one with 16 twelve.
     Raises ValueError for a name, device or dtype that does not exist and OSError for a checkpoint that cannot be had or
@@ -148,6 +152,8 @@ def load(
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     schedule = NoiseSchedule.from_config(weights.read_json(folder / "scheduler" / "scheduler_config.json"))
     sd = StableDiffusion(tokenizer, schedule=schedule, name=str(name), path=folder, **parts)
+    if lora is not None:
+        sd = add_lora(sd, lora, lora_scale)
     if low_memory:
         spare_memory(sd, device)
     return sd

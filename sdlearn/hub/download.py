@@ -32,14 +32,14 @@ def fetch(repo_id: str, half: bool) -> Path:
     """
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
-    with _failure_told(repo_id):
+    with failure_told(repo_id):
         info = HfApi().model_info(repo_id, files_metadata=True, timeout=20)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings}
     try:
         wanted = choose_files(sizes, half)
     except ValueError as error:
         raise OSError(f"{repo_id} is no Stable Diffusion 1 or 2 model in the diffusers layout: {error}") from error
-    with _failure_told(repo_id):
+    with failure_told(repo_id):
         needed = sum(sizes[name] for name in wanted if not try_to_load_from_cache(repo_id, name))
         if (free := free_space()[1]) < needed:  # before gigabytes are fetched, not after
             raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
@@ -47,7 +47,7 @@ def fetch(repo_id: str, half: bool) -> Path:
 
 
 @contextmanager
-def _failure_told(repo_id: str):
+def failure_told(repo_id: str):
     """Turns the hub's failures into an OSError that says what to do; anything else passes."""
     try:
         yield

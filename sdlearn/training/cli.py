@@ -1,4 +1,4 @@
-"""`sdlearn train data | judge | autoencoder | diffusion | export | score`."""
+"""`sdlearn train data | judge | autoencoder | diffusion | distil | export | score`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 import sdlearn
 
+from ..hub.lora import add_lora
 from ..pictures import contact_sheet, to_images
-from . import autoencoder, diffusion, judge
+from . import autoencoder, diffusion, distil, judge
 from .artwork import CACHE, PACKAGES, load_artwork
 from .export import export
 from .loop import mixed_precision, processes
@@ -74,6 +75,23 @@ def _diffusion(args):
     return _report_stop(args, trained)
 
 
+def _distil(args):
+    from safetensors.torch import load_file
+
+    sd = _model(args.model)
+    path = args.folder / "latents.safetensors"
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        art = _artwork(args)
+        pictures = Pictures(art, sd.height, seed=distil.SETTINGS.seed)
+        diffusion.make_latents(sd.vae, pictures, sd.tokenizer, path, 2 * len(art.sprites))
+    data = load_file(path)
+    done = distil.train_few_steps(
+        sd, data["latents"], data["ids"], args.folder, settings=_settings(args, distil.SETTINGS), minutes=args.minutes,
+    )  # fmt: skip
+    return _report_stop(args, done)
+
+
 def _export(args):
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
@@ -88,7 +106,10 @@ def _score(args):
     options = {"num_inference_steps": args.steps, "guidance_scale": args.guidance_scale, "sampler": args.sampler}
     reader = judge.load_judge(args.judge).to(DEVICE)
     art = None if args.no_artwork else _artwork(args, reader.subjects)
-    result = score(_model(args.model), reader, art, count=args.pictures, seed=args.seed, held=args.held_out, **options)
+    sd = _model(args.model)
+    if args.lora:
+        sd = add_lora(sd, args.lora)
+    result = score(sd, reader, art, count=args.pictures, seed=args.seed, held=args.held_out, **options)
     print(json.dumps({**options, "seed": args.seed, **result}, indent=1))
 
 
@@ -125,6 +146,9 @@ COMMANDS = {
         "--from": {"dest": "start", "metavar": "MODEL", "help": "go on from this model's weights"},
         "--judge": {"type": Path, "help": "folder of a judge that scores the run as it goes (score.jsonl)"},
     }),
+    "distil": (_distil, "distil a model to a few steps, as a LoRA beside it", DRAWN | RUN | {
+        "--model": {"help": "(default: the shipped model)"},
+    }),
     "export": (_export, "write finished runs as one model folder in half precision", {
         "--diffusion": {"type": Path, "required": True, "help": "folder of the diffusion run"},
         "--vae": {"type": Path, "help": "folder of its autoencoder (default: the shipped model's)"},
@@ -132,6 +156,7 @@ COMMANDS = {
     }),
     "score": (_score, "draw pictures for fixed prompts and seeds, and measure them", DRAWN | {
         "--model": {"help": "(default: the shipped model)"},
+        "--lora": {"help": "a LoRA of the model's, or a folder of one"},
         "--judge": {"type": Path, "help": "folder of the judge (default: the shipped one)"},
         "--pictures": {"type": int, "default": 100, "help": SHOWN},
         "--seed": {"type": int, "default": 0},

@@ -19,4 +19,9 @@ $LAUNCH train autoencoder $CACHE --run "$RUN/decoder" --decoder-of "$RUN/autoenc
 sdlearn train export --diffusion "$RUN/diffusion" --vae "$RUN/decoder/vae" --out "$RUN/model"
 mkdir -p "$RUN/model/judge"
 cp "$RUN/judge/"* "$RUN/model/judge"
+$LAUNCH train distil $CACHE --model "$RUN/model" --run "$RUN/few-steps" $BATCH $MINUTES
+mkdir -p "$RUN/model/lora/few-steps"
+cp "$RUN/few-steps/pytorch_lora_weights.safetensors" "$RUN/model/lora/few-steps"
 sdlearn train score $CACHE --model "$RUN/model" --judge "$RUN/judge" --held-out --pictures 400
+sdlearn train score $CACHE --model "$RUN/model" --judge "$RUN/judge" --held-out --pictures 400 \
+  --lora few-steps --sampler lcm --steps 4 --guidance-scale 1

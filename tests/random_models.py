@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import sdlearn
@@ -81,8 +81,6 @@ def save_random_model(
     vae.save_pretrained(folder / "vae")
     text_encoder.save_pretrained(folder / "text_encoder")
     CLIPTokenizer.from_pretrained(sdlearn.model_path() / "tokenizer").save_pretrained(folder / "tokenizer")
-    scheduler = PNDMScheduler(**STABLE_DIFFUSION_SCHEDULE, prediction_type=prediction_type, **schedule)
-    scheduler.save_pretrained(folder / "scheduler")
     # As in Stable Diffusion's own files: what nobody chose is not written down.
     config = {
         "_class_name": "PNDMScheduler",
@@ -90,6 +88,7 @@ def save_random_model(
         **STABLE_DIFFUSION_SCHEDULE,
         **schedule,
     }
+    (folder / "scheduler").mkdir(exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     index = json.loads((sdlearn.model_path() / "model_index.json").read_text(encoding="utf-8"))
     index["scheduler"] = ["diffusers", "PNDMScheduler"]  # as Stable Diffusion 1's own files name it

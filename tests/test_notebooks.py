@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 from jupyter_client import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
+from random_models import save_random_model
 
 from sdlearn.show import widgets
 from sdlearn.tools import book
@@ -180,21 +180,43 @@ def test_shows_on_the_site_a_scrubber_for_each_explorer_and_no_trace_of_a_widget
 
 
 @pytest.fixture(scope="module")
-def kernel(random_folder):
-    """One for all notebooks, with the random model; that each runs in a kernel of its own is nbmake's to show."""
+def kernel():
+    """One for all notebooks; that each runs in a kernel of its own is nbmake's to show."""
     kernel = AsyncKernelManager(kernel_name="python3")
-    environment = os.environ | {"SDLEARN_MODEL": str(random_folder)}
-    run_sync(kernel.start_kernel)(cwd=str(book.NOTEBOOKS), env=environment)
+    run_sync(kernel.start_kernel)(cwd=str(book.NOTEBOOKS))
     yield kernel
     run_sync(kernel.shutdown_kernel)(now=True)
 
 
-@every_notebook
-def test_runs_on_a_model_of_another_geometry(notebook, kernel):
+def run_on(folder, notebook, kernel) -> None:
+    """Runs a notebook on the model in a folder."""
     content = nbformat.read(notebook, as_version=4)
-    content.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # no name is left over from the notebook before
+    first = f"%reset -f\nimport os\nos.environ['SDLEARN_MODEL'] = {str(folder)!r}"  # no name is left from before
+    content.cells.insert(0, nbformat.v4.new_code_cell(first))
     NotebookClient(content, km=kernel, timeout=600).execute()
     cells = code_cells(content)
     assert cells[-1]["execution_count"] == len(cells)
     # Random weights may end anywhere, and to say so is right.
     assert not [said for said in alarming(cells) if "latents ended" not in said]
+
+
+@every_notebook
+def test_runs_on_a_model_of_another_geometry(notebook, kernel, random_folder):
+    run_on(random_folder, notebook, kernel)
+
+
+SCHEDULES = {  # as published models have them
+    "leading": {"timestep_spacing": "leading"},
+    "zero terminal SNR": {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True},
+    "linspace": {"prediction_type": "epsilon", "timestep_spacing": "linspace"},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("stem", ["02_schedulers", "05_guided_unet_loop"])
+def test_lessons_on_samplers_hold_for_models_of_other_schedules(stem, name, kernel, tmp_path):
+    run_on(
+        save_random_model(tmp_path / "model", sample_size=12, **SCHEDULES[name]),
+        book.NOTEBOOKS / f"{stem}.ipynb",
+        kernel,
+    )

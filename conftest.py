@@ -23,9 +23,11 @@ os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel is this envi
 
 
 TIERS = {
-    "core": "autoencoder conventions guidance machine packaging predict samplers schedule scrubber text tiers",
-    "models": "artwork batch bench checkpoints classroom cli exercises figures lora optimize pipelines sampling training",
-    "full": "lessons notebooks site widgets",
+    "core": "animation autoencoder casebook conventions guidance machine packaging predict samplers schedule scrubber "
+    "text tiers",
+    "models": "artwork attention batch bench checkpoints classroom cli costs exercises figures lora mutants optimize "
+    "pipelines playground sampling training",
+    "full": "lessons notebooks playground_site site teaching widgets",
 }
 BEFORE = pytest.StashKey[float]()  # seconds of processors when a test began
 

@@ -15,6 +15,7 @@ The rooms, along the way a picture takes; each imports only those before it:
     autoencoder  pictures to latents and back
     batch        what is asked of a run, checked once; seeds
     sampling     the loop, and the three ways to start it
+    attention    which word draws which part: recorded, swapped
     fast         the same loop with less to do in every step
 
 Upstairs, where the ground floor never looks: `hub` (checkpoints by name, fetched and read), `show` (figures, scrubber,
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 
 # ruff: noqa: F401 - what follows is for editors; at run time nothing is imported before it is used
 if TYPE_CHECKING:
-    from . import autoencoder, batch, fast, guidance, model, pictures, samplers, sampling, schedule, text
+    from . import attention, autoencoder, batch, fast, guidance, model, pictures, samplers, sampling, schedule, text
     from .batch import Settings
     from .exercises.lesson import lesson
     from .fast import optimize
@@ -61,7 +62,8 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _UPSTAIRS = ["hub.architectures", "show.figures", "show.widgets", "tools.bench"]
-_ROOMS = {module.split(".")[-1]: module for module in ("autoencoder", "guidance", "text", *_NAMES, *_UPSTAIRS)}
+_FLOOR = ["attention", "autoencoder", "guidance", "text"]
+_ROOMS = {module.split(".")[-1]: module for module in (*_FLOOR, *_NAMES, *_UPSTAIRS)}
 _ROOMS = {name: module for name, module in _ROOMS.items() if name not in _HOME}  # predict is the function
 
 __all__ = ["__version__", *_HOME]

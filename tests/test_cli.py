@@ -1,5 +1,6 @@
 """The command line: what each command does, what it says when it cannot, and what it never overwrites."""
 
+import csv
 import errno
 import json
 import os
@@ -177,7 +178,7 @@ def test_course_lays_the_notebooks_out_and_opens_them(notebooks, started, tmp_pa
     assert main(["course", "--no-browser", "--port", "9999", "--", "--allow-root"]) == 0
     work = tmp_path / "sdlearn-course"
     laid_out = sorted(file.relative_to(work).as_posix() for file in work.rglob("*") if file.is_file())
-    assert laid_out == ["00_quickstart.ipynb", "pictures/map.png"]
+    assert laid_out == [course.RECORD, "00_quickstart.ipynb", "pictures/map.png"]
     (command,) = started
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
     assert {"--no-browser", "--port=9999", "--allow-root", f"--ServerApp.root_dir={work}"} <= set(command)
@@ -196,6 +197,180 @@ def test_course_never_overwrites_what_a_learner_wrote(notebooks, started, tmp_pa
     said = capsys.readouterr().out
     assert said.startswith("1 files of the course are new")
     assert "Kept as you left them: 00_quickstart.ipynb." in said
+
+
+@pytest.fixture
+def lessons(notebooks, monkeypatch):
+    """A course of three notebooks with an exercise each, laid out for a student in the folder mine; writes them."""
+
+    def write(name: str, first: str = "x = 1", stub: str = "...", *, module: str) -> Path:
+        sources = {"a": first, "i": f"from sdlearn.exercises import {module} as exercise", "s": "solved",
+                   "e": f"{stub}\nexercise.one.check({stub})"}  # fmt: skip
+        tags = {"e": ["exercise"], "s": ["solution"]}
+        empty = {"cell_type": "code", "execution_count": None, "outputs": []}
+        cells = [{"id": k, "metadata": {"tags": tags.get(k, [])}, "source": v, **empty} for k, v in sources.items()]
+        (notebooks / name).write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+        return notebooks / name
+
+    for k, name in enumerate(("00_quickstart", "01_noise", "02_more")):
+        write(f"{name}.ipynb", module=f"module_{k}")
+    assert course.lay_out(notebooks, Path("mine"), "student") == (4, [], [])
+    return write
+
+
+def edit(notebook: Path, cell: str, source: str, *more: dict) -> None:
+    content = json.loads(notebook.read_text())
+    next(one for one in content["cells"] if one["id"] == cell)["source"] = source
+    content["cells"] += more
+    notebook.write_text(json.dumps(content))
+
+
+def sources(notebook: Path) -> list[str]:
+    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
+
+
+def test_update_brings_what_is_newer_with_the_answers_in_it(lessons, notebooks, started, capsys):
+    mine = Path("mine").resolve()
+    own = {"cell_type": "markdown", "id": "mine", "metadata": {}, "source": "my notes"}
+    edit(mine / "01_noise.ipynb", "e", "my answer\nexercise.one.check(1)", own)
+    answered = (mine / "01_noise.ipynb").read_bytes()
+    lessons("01_noise.ipynb", "x = 2", module="module_1")  # changed, and answered
+    lessons("02_more.ipynb", "x = 2", module="module_2")  # changed, and not touched
+    lessons("03_new.ipynb", module="module_3")
+    (notebooks / "pictures" / "map.png").write_bytes(b"a better one")
+    assert main(["course", "--dir", "mine", "--no-browser"]) == 0
+    said = capsys.readouterr().out
+    assert "Kept as you left them: 01_noise.ipynb." in said
+    assert "newer ones of 01_noise.ipynb, 02_more.ipynb, pictures/map.png." in said and "--update" in said
+    assert (mine / "01_noise.ipynb").read_bytes() == answered
+    started.clear()
+    assert main(["course", "--dir", "mine", "--update"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"Up to date: {mine}",
+        "newer: 01_noise.ipynb, with your answer to one; 1 cell of your own; as it was: 01_noise.old.ipynb",
+        "newer: 02_more.ipynb",
+        "newer: pictures/map.png",
+    ]
+    assert (mine / "01_noise.old.ipynb").read_bytes() == answered
+    assert sources(mine / "01_noise.ipynb") == [
+        "x = 2", "from sdlearn.exercises import module_1 as exercise", "my answer\nexercise.one.check(1)", "my notes",
+    ]  # fmt: skip
+    assert sources(mine / "02_more.ipynb")[0] == "x = 2" and "solved" not in sources(mine / "02_more.ipynb")
+    assert sources(mine / "03_new.ipynb")[0] == "x = 1", "it was laid out when the course was opened"
+    assert not started, "nothing is opened"
+    before = {file: file.read_bytes() for file in mine.rglob("*") if file.is_file()}
+    assert main(["course", "--dir", "mine", "--update"]) == 0
+    assert capsys.readouterr().out == f"Nothing is newer than what is in {mine}\n"
+    assert {file: file.read_bytes() for file in mine.rglob("*") if file.is_file()} == before
+    edit(mine / "01_noise.ipynb", "e", "better\nexercise.one.check(2)")
+    lessons("01_noise.ipynb", "x = 3", module="module_1")
+    main(["course", "--dir", "mine", "--update"])
+    assert "1 cell of your own; as it was: 01_noise.old2.ipynb" in capsys.readouterr().out
+    assert sources(mine / "01_noise.ipynb")[0] == "x = 3" and "my notes" in sources(mine / "01_noise.ipynb")
+
+
+def test_update_brings_back_what_is_missing_and_leaves_what_is_the_readers(lessons, notebooks, monkeypatch, capsys):
+    mine = Path("mine").resolve()
+    edit(mine / "00_quickstart.ipynb", "e", "my answer\nexercise.one.check(0)")
+    (mine / "01_noise.ipynb").unlink()
+    (mine / "02_more.ipynb").rename(mine / "another name.ipynb")
+    (mine / "diary.txt").write_text("mine")
+    (mine / "pictures" / "map.png").write_bytes(b"painted over")
+    monkeypatch.chdir(mine)  # here the folder needs no name
+    assert main(["course", "--update"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"Up to date: {mine}", "back:  01_noise.ipynb", "back:  02_more.ipynb"]
+    assert (mine / "another name.ipynb").is_file() and (mine / "diary.txt").read_text() == "mine"
+    assert (mine / "pictures" / "map.png").read_bytes() == b"painted over", "the course has no newer one"
+    assert "my answer\nexercise.one.check(0)" in sources(mine / "00_quickstart.ipynb")
+
+
+def test_update_follows_a_notebook_that_has_another_name_now(lessons, notebooks, capsys):
+    mine = Path("mine").resolve()
+    for name in ("01_noise.ipynb", "02_more.ipynb"):
+        edit(mine / name, "e", "my answer\nexercise.one.check(1)")
+    (notebooks / "01_noise.ipynb").unlink()
+    (notebooks / "02_more.ipynb").rename(notebooks / "05_more.ipynb")
+    answered = {name: (mine / name).read_bytes() for name in ("01_noise.ipynb", "02_more.ipynb")}
+    assert main(["course", "--dir", "mine", "--update"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "new:   05_more.ipynb, in the place of 02_more.ipynb, with your answer to one",
+        "left:  01_noise.ipynb, which the course no longer has",
+        "left:  02_more.ipynb, which the course no longer has",
+    ]
+    assert "my answer\nexercise.one.check(1)" in sources(mine / "05_more.ipynb")
+    assert {name: (mine / name).read_bytes() for name in answered} == answered
+
+
+def test_update_keeps_what_it_cannot_read_and_a_folder_of_before_there_was_a_record(lessons, notebooks, capsys):
+    mine = Path("mine")
+    (mine / course.RECORD).write_text("torn")
+    (mine / "01_noise.ipynb").write_text("half a notebook")
+    edit(mine / "02_more.ipynb", "e", "my answer\nexercise.one.check(1)")
+    assert main(["course", "--student", "--dir", "mine", "--update"]) == 0
+    said = capsys.readouterr().out
+    assert "newer: 01_noise.ipynb; as it was: 01_noise.old.ipynb" in said
+    assert "newer: 02_more.ipynb, with your answer to one; as it was: 02_more.old.ipynb" in said
+    assert (mine / "01_noise.old.ipynb").read_text() == "half a notebook"
+    assert sources(mine / "01_noise.ipynb")[0] == "x = 1"
+
+
+def test_an_update_that_the_disk_breaks_off_loses_nothing(lessons, notebooks, monkeypatch, capsys):
+    mine = Path("mine").resolve()
+    for name in ("01_noise.ipynb", "02_more.ipynb"):
+        edit(mine / name, "e", "my answer\nexercise.one.check(1)")
+        lessons(name, "x = 2", module=f"module_{name[1]}")
+    replace, written = Path.replace, []
+
+    def full(path, target):
+        if len(written) == 1 and target.suffix == ".ipynb":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(target)
+        return replace(path, target)
+
+    monkeypatch.setattr(course.Path, "replace", full)
+    assert main(["course", "--dir", "mine", "--update"]) == 1
+    assert "make room" in capsys.readouterr().err
+    assert sources(mine / "02_more.ipynb")[0] == "x = 1" and "my answer" in sources(mine / "02_more.ipynb")[2]
+    monkeypatch.setattr(course.Path, "replace", replace)
+    assert main(["course", "--dir", "mine", "--update"]) == 0
+    for name in ("01_noise.ipynb", "02_more.ipynb"):
+        assert sources(mine / name)[0] == "x = 2" and "my answer" in sources(mine / name)[2]
+    assert not list(mine.glob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["01", "01_noise", "01_noise.ipynb"])
+def test_reset_starts_one_notebook_again_and_keeps_the_old_one(lessons, started, name, capsys):
+    mine = Path("mine").resolve()
+    fresh = (mine / "01_noise.ipynb").read_bytes()
+    (mine / "01_noise.old.ipynb").write_text("of last week")
+    edit(mine / "01_noise.ipynb", "e", "my answer")
+    edit(mine / "02_more.ipynb", "e", "my answer")
+    changed = {name: (mine / name).read_bytes() for name in ("01_noise.ipynb", "02_more.ipynb")}
+    assert main(["course", "--dir", "mine", "--reset", name]) == 0
+    assert f"Yours is kept: {mine / '01_noise.old2.ipynb'}" in capsys.readouterr().out
+    assert (mine / "01_noise.ipynb").read_bytes() == fresh
+    assert (mine / "01_noise.old2.ipynb").read_bytes() == changed["01_noise.ipynb"]
+    assert (mine / "01_noise.old.ipynb").read_text() == "of last week"
+    assert (mine / "02_more.ipynb").read_bytes() == changed["02_more.ipynb"]
+    assert main(["course", "--dir", "mine", "--reset", name]) == 0
+    assert "kept" not in capsys.readouterr().out and not started
+
+
+def test_reset_and_update_say_what_they_do_not_find(lessons, notebooks, monkeypatch, capsys):
+    for name, said in (("0", "more than one"), ("nine", "no notebook"), ("", "more than one")):
+        assert main(["course", "--dir", "mine", "--reset", name]) == 1
+        assert said in (error := capsys.readouterr().err) and "01_noise.ipynb" in error
+    assert main(["course", "--update"]) == 1
+    assert "no folder of the course here; name yours with --dir" in capsys.readouterr().err
+    for version in ("student", "teacher"):
+        Path(f"sdlearn-course-{version}").mkdir()
+    assert main(["course", "--update"]) == 1
+    assert "There are 2 folders" in capsys.readouterr().err
+    assert main(["course", "--dir", "mine", "--teacher", "--update"]) == 1
+    assert "for a student" in capsys.readouterr().err
+    assert main(["course", "--dir", str(notebooks), "--update"]) == 1
+    assert "the course's own notebooks" in capsys.readouterr().err
 
 
 def test_course_opens_a_clones_own_notebooks(notebooks, started, monkeypatch, tmp_path):
@@ -608,6 +783,109 @@ def test_doctor_says_when_the_hub_cannot_be_reached(monkeypatch):
     (finding,) = doctor.hub()
     assert not finding.ok and not finding.essential
     assert "lessons run without" in finding.cure
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """`sdlearn doctor --class` on a machine whose model, kernel and browser are as the test says."""
+    monkeypatch.chdir(tmp_path)
+
+    def prepare(seconds=1.25, browser="firefox", memory=8e9) -> int:
+        class Machine:
+            available = total = memory
+
+        def get():
+            if browser is None:
+                raise doctor.webbrowser.Error("could not locate runnable browser")
+            return type("Browser", (), {"name": browser})()
+
+        drawn = doctor.Finding("Shipped model", True, "draws", seconds=seconds)
+        monkeypatch.setattr(doctor, "shipped_model", lambda: [drawn])
+        monkeypatch.setattr(doctor, "kernel", lambda: [])
+        monkeypatch.setattr(doctor.psutil, "virtual_memory", Machine)
+        monkeypatch.setattr(doctor.webbrowser, "get", get)
+        return main(["doctor", "--class"])
+
+    return prepare
+
+
+def test_before_a_class_one_screen_one_word_and_a_file(prepared, tmp_path, capsys):
+    assert prepared() == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) <= 24 and max(map(len, said.splitlines())) <= 120
+    for name in ("Python", "Packages", "Memory", "Disk", "Shipped model", "JupyterLab", "Port", "Browser"):
+        assert re.search(rf"^OK    {name}: ", said, re.MULTILINE), name
+    (file,) = tmp_path.iterdir()
+    report = json.loads(file.read_text())
+    assert report["code"] in said and str(file) in said
+    assert re.fullmatch(r"READY-[0-9a-f]{6}", report["code"])
+    assert {f["name"]: f["seconds"] for f in report["findings"]}["Shipped model"] == 1.25
+    assert set(report) == {"code", "sdlearn", "python", "system", "cores", "memory", "findings"}
+
+
+def test_the_file_for_the_teacher_says_nothing_of_its_owner(prepared, tmp_path, monkeypatch):
+    home = Path.home()
+    secret = doctor.Finding("SDLEARN_MODEL", False, f"There is no model in {home / 'ann'}", f"look in {home}.")
+    monkeypatch.setattr(doctor, "chosen_model", lambda: [secret])
+    assert prepared() == 1
+    (file,) = tmp_path.iterdir()
+    text = file.read_text()
+    assert f"There is no model in {Path('~') / 'ann'}" in text and str(home) not in text
+    assert socket.gethostname() not in text and str(tmp_path) not in text
+
+
+def test_before_a_class_what_is_missing_says_so(prepared, tmp_path, capsys):
+    for missing in ({"browser": None}, {"browser": "w3m"}, {"memory": 1e9}):
+        assert prepared(**missing) == 1
+        said = capsys.readouterr().out
+        assert re.search(r"^NOT-READY-[0-9a-f]{6}$", said, re.MULTILINE) and said.count("FAIL") == 1
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_kernel_of_a_notebook_is_this_pythons_and_a_port_is_heard(monkeypatch):
+    (kernel,) = doctor.kernel()
+    assert kernel.ok and 0 < kernel.seconds < 90
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(doctor, "PORT", other.getsockname()[1])
+        (port,) = doctor.port()
+    assert port.ok and "1 from " in port.message
+
+    def refused(*_, **__):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(doctor.socket, "create_connection", refused)
+    (port,) = doctor.port()
+    assert not port.ok and port.essential and "firewall" in port.cure
+
+
+def test_a_class_in_one_table(prepared, tmp_path, monkeypatch, capsys):
+    sent = tmp_path / "sent"
+    (sent / "group b").mkdir(parents=True)
+    for name, machine in {
+        "ann.json": {}, "ben.json": {"seconds": 31.0}, "group b/cem.json": {"browser": None}, "eve.json": {}
+    }.items():  # fmt: skip
+        prepared(**machine)
+        (file,) = tmp_path.glob("*.json")
+        file.rename(sent / name)
+    (sent / "eve.json").write_text((sent / "eve.json").read_text().replace("1.25", "0.25"))
+    (sent / "fay.json").write_text('{"code": "READY-123456"}')
+    (sent / "gus.json").write_text("torn")
+    capsys.readouterr()
+    assert main(["doctor", "--class-summary", str(sent)]) == 0
+    said = capsys.readouterr().out
+    with (sent / "class.csv").open(newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert {name: row["ready"] for name, row in rows.items()} == {
+        "ann.json": "yes", "ben.json": "yes", "group b/cem.json": "no", "eve.json": "changed by hand",
+        "fay.json": "cannot be read", "gus.json": "cannot be read",
+    }  # fmt: skip
+    assert rows["ann.json"]["picture"] == "1.2" and rows["group b/cem.json"]["said"] == "Browser"
+    assert "2 of 6 are ready. A picture takes 1.2 s (median)." in said
+    assert "Slow: ben.json (31 s)." in said
+    assert re.search(r"^Browser: group b/cem.json. Cure: install Firefox", said, re.MULTILINE)
+    assert main(["doctor", "--class-summary", str(tmp_path / "nobody")]) == 1
+    assert "no file of `sdlearn doctor --class`" in capsys.readouterr().err
 
 
 # -- train ---------------------------------------------------------------------------------------------------------

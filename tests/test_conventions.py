@@ -121,6 +121,7 @@ KNOWS_NOTHING_OF = {
     "pictures": GROUND_FLOOR,
     "text": ("samplers", "guidance", "pictures"),
     "autoencoder": ("samplers", "guidance", "text"),
+    "attention": ("samplers", "guidance", "model", "pictures", "autoencoder", "batch", "sampling"),
     "fast": ("samplers", "guidance", "pictures", "text", "autoencoder", "batch", "sampling"),
 }
 FOR_UPSTAIRS = {"IPython", "huggingface_hub", "ipywidgets", "matplotlib"}

@@ -4,14 +4,17 @@ import importlib
 import inspect
 import json
 import pkgutil
+from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import LMSDiscreteScheduler
+from PIL import Image, ImageChops
 
 import sdlearn
 from sdlearn import exercises
 from sdlearn.exercises import RECORD, all_of, exercise, img2img
+from sdlearn.exercises import inpainting_and_interpolation as holes
 
 MODULES = [module.name for module in pkgutil.iter_modules(exercises.__path__) if module.name != "lesson"]
 ALL = [
@@ -277,3 +280,100 @@ def test_a_sampler_begun_in_the_middle_holds_the_noise_that_it_tells(emoji):
     lms = LMSDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     assert max(map(abs, img2img.excess_noise_of_lms(lms, 20, 0))) < 0.01
     assert abs(img2img.excess_noise_of_lms(lms, 20, 8)[-1]) > 0.1  # diffusers forgets its missing past
+
+
+# -- holes and walks ---------------------------------------------------------------------------------------------------
+
+
+def chance(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_slerp_goes_round_at_full_size_and_at_one_pace():
+    a, b = chance(1, 4, 16, 16), chance(1, 4, 16, 16, seed=1)
+    b = b * a.norm() / b.norm()
+    way = [holes.slerp.answer(a, b, k / 8) for k in range(9)]
+    assert all(abs(x.norm() / a.norm() - 1) < 1e-5 for x in way)
+    paces = [(x - y).norm().item() for x, y in pairwise(way)]
+    assert max(paces) / min(paces) < 1 + 1e-4
+    assert torch.allclose(way[0], a, atol=1e-5) and torch.allclose(way[-1], b, atol=1e-5)
+    middle = holes.lerp(a, b, 0.5).norm() / a.norm()
+    assert abs(middle - 0.5**0.5) < 0.03, "what is independent adds by its squares"
+
+
+def test_two_ways_up_are_one_way_up_and_all_ways_are_the_forward_process():
+    x, one, two = (chance(400_000, seed=k) for k in range(3))
+    steps = holes.back_up.answer(holes.back_up.answer(x, one, 0.6, 0.9), two, 0.3, 0.6)
+    jump = holes.back_up.answer(x, one, 0.3, 0.9)
+    for found in (steps, jump):
+        assert abs((found * x).mean() - (0.3 / 0.9) ** 0.5) < 0.005 and abs(found.std() - 1) < 0.005
+    clean = torch.full_like(x, 2.0)
+    noised = holes.keep_outside(x, clean, one, torch.zeros(1), 0.9)
+    up = holes.back_up.answer(noised, two, 0.3, 0.9)
+    assert abs(up.mean() - 2 * 0.3**0.5) < 0.005 and abs(up.std() - 0.7**0.5) < 0.005
+
+
+def test_outside_the_hole_a_filled_picture_ends_as_the_original():
+    x, original, noise = (chance(2, 4, 4, 4, seed=k) for k in range(3))
+    filled = holes.inpaint.answer(x, original, noise, holes._left(), [0.1, 0.5, 0.9], lambda x, k: x + k + 1)
+    assert torch.equal(filled[..., 2:], original[..., 2:])
+    assert torch.allclose(filled[..., :2], x[..., :2] + 3)
+
+
+def test_with_one_prompt_for_both_the_tricks_with_two_are_the_plain_answer():
+    x = chance(1, 4, 8, 8)
+
+    def ask(x, words):
+        return words * x
+
+    assert torch.allclose(holes.two_ways.answer(ask, x, 0.7, 0.7, holes.upside_down), ask(x, 0.7))
+    assert torch.allclose(holes.near_and_far.answer(ask, x, 0.7, 0.7, holes.blur), ask(x, 0.7), atol=1e-6)
+    flat = torch.ones(1, 4, 8, 8)
+    assert torch.allclose(holes.blur(flat), flat, atol=1e-6) and holes.blur(x).std() < 0.5 * x.std()
+    mixed = holes.near_and_far.answer(ask, x, 2.0, 0.0, holes.blur)
+    assert torch.allclose(mixed, holes.blur(2 * x), atol=1e-6)
+
+
+def test_a_seam_is_a_jump_in_the_middle():
+    slope = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
+    assert abs(holes.seam(slope) - 1) < 1e-4
+    halves = slope.clone()
+    halves[..., 32:] -= 0.5
+    assert holes.seam(halves) > 3
+
+
+def test_a_scratch_is_thinner_than_a_cell_and_the_hole_is_the_scratch(emoji):
+    picture = Image.new("RGB", (emoji.width, emoji.height), "white")
+    for factor in (4, 8):
+        scratched, hole = holes.scratch(picture, factor)
+        assert ImageChops.difference(scratched, picture).convert("L").point(lambda v: 255 * (v > 0)).tobytes() == (
+            hole.tobytes()
+        )
+        upper = torch.tensor(list(hole.crop((0, 0, hole.width, 1)).tobytes())) > 0
+        assert upper.sum() < 3 * factor  # three lines
+
+
+@pytest.mark.parametrize("name", ["emoji", "random_sd"])
+def test_nine_channels_of_which_five_mean_nothing_draw_what_four_draw(name, request):
+    sd = request.getfixturevalue(name)
+    beginner = holes.nine_channels(sd)
+    assert beginner.unet.config.in_channels == 9 and sd.unet.config.in_channels == 4
+    assert sd.unet.conv_in.weight.shape[1] == 4, "the model itself stays as it was"
+    run = {"seed": 1, "num_inference_steps": 3, "guidance_scale": 3.0, "progress": False}
+    picture, hole = Image.new("RGB", (sd.width, sd.height), "red"), Image.new("L", (sd.width, sd.height), 255)
+    drawn = sdlearn.inpaint(beginner, picture, hole, "an owl", keep_outside=False, **run)
+    assert holes.grey_levels(drawn, sdlearn.text_to_image(sd, "an owl", **run)) <= 1
+
+
+def test_the_best_are_those_that_are_seen_from_all_sides():
+    class Judge:
+        subjects = ("owl", "rabbit")
+
+        def probabilities(self, pictures):
+            return (torch.stack([pictures, 1 - pictures], dim=1),)
+
+    views = {"owl": torch.tensor([0.9, 0.6, 0.1]), "rabbit": torch.tensor([0.8, 0.3, 0.0])}  # seen as 0.2, 0.7, 1.0
+    assert holes.best(Judge(), views, 2) == [1, 0]
+    assert holes.best(None, views, 2) == [0, 1]
+    assert holes.sure(None, views["owl"], ["owl"]) is None
+    assert holes.sure(Judge(), views["owl"], ["rabbit", "owl"])[1].tolist() == pytest.approx([0.4, 0.6])

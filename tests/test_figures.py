@@ -66,6 +66,11 @@ DRAWN = {
         {0: normal(5, 40, 2), 4: normal(5, 40, 2)}, CLOUDS, {4: (normal(9, 2), normal(9, 2))}
     )[1],
     "unet": lambda: figures.unet(small_unet(), title="A small UNet"),
+    "heat maps": lambda: figures.heat_maps(SMALL[0], {"cat": normal(8, 8).abs(), "a dog": normal(4, 4).abs()}),
+    "heat maps of many words": lambda: figures.heat_maps(
+        SMALL[0], {f"{k} <|endoftext|>": normal(64, 64, seed=k).abs() for k in range(11)}, top=1, smooth=False
+    ),
+    "amounts": lambda: figures.amounts(["<|startoftext|>", "cat", "$1"], [0.2, 0.03, 0.77], xlabel="share", title="A"),
     "matrix": lambda: figures.matrix(normal(5, 5), row_labels="abcde", column_labels=["a long word"] * 5, title="M"),
     "attention": lambda: figures.attention(
         {"scores": normal(3, 3), "weights": normal(3, 3).softmax(1)}, "abc", mask=torch.ones(3, 3).triu(1), title="A"
@@ -99,6 +104,19 @@ DRAWN = {
     "ladders": lambda: figures.ladders(
         NoiseSchedule(), {name: SAMPLERS[name].plan(NoiseSchedule(), 8).levels for name in ("ddim", "euler_karras")}
     ),
+    "to scale": lambda: figures.to_scale(
+        {"a small model": {"text": 7e6, "UNet": 11e6, "VAE": 4e6}, "a": {"text": 123e6, "UNet": 860e6, "VAE": 84e6}},
+        {"a small model": SMALL[0], "a": (512, 512)},
+        title="To scale",
+    ),
+    "to scale, one that is tiny": lambda: figures.to_scale({"x": {"a": 10, "b": 900_000_000}, "y": {"a": 1, "b": 1}}),
+    "bars": lambda: figures.bars(
+        {"one": {"a": 1.0, "b": 2.0}, "two, with a longer name": {"b": 0.5, "c": 0.1}},
+        xlabel="GiB",
+        marks={"4 GB": 4},
+        title="B",
+    ),
+    "bars of one piece": lambda: figures.bars({"one": {"a": 1}, "two": {"a": 0.03}}, xlabel="s", form=".2f"),
     "number line": lambda: figures.number_line(T, 20),
     "number lines": lambda: figures.number_line(T, {"strength 0.2": 40, "strength 1": 0}, title="Where to start"),
 }
@@ -494,6 +512,33 @@ def test_ladders_put_the_same_noise_at_the_same_place_from_left_to_right(zero_sn
     assert right <= full[-1] < unit[-1]  # no noise at all, and almost none
 
 
+def test_a_heat_map_is_yellow_where_the_most_is_and_blue_where_the_least():
+    heat = torch.tensor([[0.1, 0.1], [0.1, 0.3]])
+    for white in (Image.new("RGB", (64, 64), "white"), Image.new("RGB", (512, 256), "white")):
+        x = np.asarray(figures.overlay(white, heat, smooth=False), dtype=int)
+        least, most = x[0, 0], x[-1, -1]
+        assert x.shape[:2] == white.size[::-1]
+        assert most[0] > 240 and most[1] > 220 and most[2] < 100 and least[2] > least[0]
+        assert len(np.unique(x.reshape(-1, 3), axis=0)) == 2, "two amounts, and no others between them"
+    half = np.asarray(figures.overlay(white, heat, top=0.6, smooth=False), dtype=int)
+    assert half[-1, -1].sum() < most.sum() and half[0, 0].sum() > least.sum(), "on a given scale from 0"
+    black = np.asarray(figures.overlay(Image.new("RGB", (64, 64)), heat, smooth=False), dtype=int)
+    assert np.allclose(black[[0, -1], [0, -1]], 0.6 * np.stack([least, most]), atol=1), "the picture shades the colours"
+
+
+def test_heat_maps_say_how_much_is_least_and_most():
+    figure = figures.heat_maps(SMALL[0], {"cat": [[0.02, 0.14]], "same": [[0.5, 0.5]]})
+    assert {"the picture", "cat: 2–14%", "same: 50–50%"} <= set(texts(figure))
+    assert len(image_axes(figure)) == 3
+
+
+def test_amounts_stand_beside_their_bars_in_the_order_given():
+    figure = figures.amounts(["first", "second"], [0.25, 0.75], xlabel="share")
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0.25, 0.75]
+    assert {"25.0%", "75.0%"} <= set(texts(figure)) and "first 25.0%, second 75.0%" in figure.alt
+    assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1], "the first is on top"
+
+
 def test_the_number_line_counts_the_steps_taken():
     seen = texts(figures.number_line(T, {"strength 0.2": 40, "all": 0}))
     assert {"10 of 50 steps", "50 of 50 steps", "strength 0.2", str(T[0])} <= set(seen)
@@ -522,6 +567,9 @@ BAD = {
     r"a row and a column for each of 3 words": lambda: figures.attention({"w": np.ones((2, 2))}, "abc"),
     "60 values of 't = 1' for 61 positions": lambda: figures.field(X, {"t = 1": (X, X[1:], X)}),
     "two dimensions": lambda: figures.matrix([1.0, 2.0]),
+    r"two dimensions, height and width, not shape \(1, 2, 2\)": lambda: figures.overlay(SMALL[0], np.ones((1, 2, 2))),
+    "at least one heat map": lambda: figures.heat_maps(SMALL[0], {}),
+    "2 names for 1 amounts": lambda: figures.amounts(["a", "b"], [1.0], xlabel="x"),
     r"its shape, \(1, 2\), and leave a cell": lambda: figures.matrix([[1.0, 2.0]], mask=[[True, True]]),
     "2 positions for 1 pieces": lambda: figures.tokens(["a"], [1], positions=[3, 4]),
 }  # fmt: skip
@@ -556,3 +604,27 @@ def test_a_photograph_is_the_readers_own_or_one_that_is_always_there(tmp_path):
     own = samples.photograph(tmp_path / "holiday.png")
     assert own.mode == "RGB" and own.size == (300, 7)
     assert samples.photograph(own).size == (300, 7)
+
+
+# -- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_part_has_as_much_area_as_it_has_numbers_and_the_picture_as_it_has_pixels():
+    models = {"small": {"text": 100, "UNet": 400}, "large": {"text": 2500, "UNet": 10_000}}
+    figure = figures.to_scale(models, {"small": (64, 64), "large": (256, 128)})
+    boxes = [box for box in figure.axes[0].patches if box.get_width() > 0]
+    areas = [box.get_width() * box.get_height() for box in boxes]
+    numbers = [100, 400, 64 * 64, 2500, 10_000, 256 * 128]
+    for parts in ([0, 1, 3, 4], [2, 5]):
+        per_number = [areas[k] / numbers[k] for k in parts]
+        assert per_number == pytest.approx([per_number[0]] * len(parts), rel=1e-6)
+    with pytest.raises(ValueError, match="same parts"):
+        figures.to_scale({"a": {"x": 1}, "b": {"y": 1}})
+
+
+def test_pieces_lie_end_to_end_in_one_colour_each_and_the_sum_stands_behind():
+    figure = figures.bars({"one": {"a": 1.0, "b": 2.0}, "two": {"b": 0.5}}, xlabel="GiB", marks={"4 GB": 4})
+    a, b = figure.axes[0].containers
+    assert [(bar.get_x(), bar.get_width()) for bar in (*a, *b)] == [(0, 1.0), (0, 0), (1.0, 2.0), (0, 0.5)]
+    assert len({bar.get_facecolor() for bar in b}) == 1 and a[0].get_facecolor() != b[0].get_facecolor()
+    assert {"3.0", "0.5", "4 GB", "a", "b"} <= set(texts(figure))

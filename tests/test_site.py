@@ -225,6 +225,14 @@ def test_notebooks_cells_are_folded_by_their_tags():
     assert said == ["Show the proof", "Show a solution", "Set-up for Colab", None, None]
 
 
+def test_what_needs_a_kernel_leaves_a_way_to_the_playground():
+    widget = nb.new_output("display_data", {book.WIDGET: {}})
+    explorer = displayed('<div id="explorer-1">a scrubber</div>')
+    (cell,) = book.for_site(nb.new_notebook(cells=[code("explore", widget, explorer, printed("text"))]))["cells"]
+    pages = ["".join(output.get("data", {}).get("text/html", "")) for output in cell["outputs"]]
+    assert len(pages) == 2 and 'href="playground.html"' in pages[0] and pages[1] == ""
+
+
 READ = {  # cells, and the minutes that reading them takes
     "160 words": ([nb.new_markdown_cell("# Title\n\n" + "word " * 159)], 1),
     "ten lines of code and no blank one": ([code("\n\n".join(["x = 1"] * 10))], 1),

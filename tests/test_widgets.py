@@ -12,9 +12,10 @@ import time
 
 import nbformat
 import pytest
+import torch
 from PIL import Image
 
-from sdlearn import autoencoder
+from sdlearn import attention, autoencoder
 from sdlearn.pictures import to_images, to_tensor
 from sdlearn.show import widgets
 from sdlearn.show.widgets import Explorer, Frame
@@ -149,6 +150,29 @@ def test_token_explorer_names_pieces_and_neighbours(emoji):
     assert "empty prompt" in explorer.message.value
 
 
+def test_attention_explorer_shows_each_token_and_listens_to_no_one_else(emoji):
+    explorer = widgets.attention_explorer(emoji, "a cat", num_inference_steps=2)
+    before = explorer.picture.value
+    explorer.controls["prompt"].value = "a dog and a cat"
+    wait(explorer)
+    assert re.search(r"padding gets most: \d+% of the attention", explorer.message.value)
+    assert explorer.picture.value != before
+    assert [len(row) for row in explorer.fallback.frames] == [2] * 5  # two marks, two words and the padding
+    assert not any(isinstance(now, attention.Watched) for now in emoji.unet.attn_processors.values())
+
+
+def test_memory_explorer_counts_what_the_arithmetic_says(emoji):
+    explorer = widgets.memory_explorer(emoji)
+    assert "sd-1.4, float16, 1 at once: 3.4 GiB, fits from 8 GB on" in explorer.message.value
+    explorer.controls["low_memory"].value = True
+    wait(explorer)
+    assert "1 at once, low_memory: 1.8 GiB, fits from 4 GB on" in explorer.message.value
+    explorer.controls["name"].value, explorer.controls["pictures"].value = "emoji", 16
+    wait(explorer)
+    assert re.search(r"emoji, float16, 16 at once, low_memory: 0\.\d GiB", explorer.message.value)
+    assert len(explorer.fallback.frames) == 5
+
+
 def test_img2img_explorer_starts_from_picture_sketch_and_upload(emoji, apple):
     explorer = widgets.img2img_explorer(emoji, apple, num_inference_steps=4)
     panel = explorer.box.children[0].children
@@ -209,6 +233,47 @@ def test_a_colour_paints_cell_and_sketch_however_it_is_written(emoji, apple, typ
     assert board.children[0].style.button_color == typed
 
 
+LEFT = "####...."  # a line of a hole, shorter than the picture: what is missing is kept
+
+
+def test_inpaint_explorer_fills_the_hole_and_keeps_what_is_outside(emoji, apple):
+    explorer = widgets.inpaint_explorer(emoji, apple, "an ink cat", num_inference_steps=3)
+    explorer.controls["hole"].value = "\n".join([LEFT] * 4)
+    wait(explorer)
+    f = emoji.vae_factor
+    filled = shown(explorer).resize(apple.size, Image.Resampling.NEAREST)
+    inside = (0, 0, 4 * f, 4 * f)
+    assert filled.crop(inside).tobytes() != apple.crop(inside).tobytes()
+    filled.paste(apple.crop(inside), inside)
+    assert filled.tobytes() == apple.tobytes(), "outside the hole every pixel is the picture's own"
+    assert "after 3 steps" in explorer.message.value
+
+
+def test_inpaint_explorer_asks_the_same_as_inpaint(emoji, apple):
+    import sdlearn
+
+    rows, columns = emoji.latent_shape()[1:]
+    where = Image.new("L", apple.size)
+    where.paste(255, (0, 0, apple.width // 2, apple.height))
+    explorer = widgets.inpaint_explorer(emoji, apple, "an ink cat", seed=4, num_inference_steps=3)
+    expected = sdlearn.inpaint(emoji, apple, where, "an ink cat", num_inference_steps=3, guidance_scale=4.0,
+                               latents=torch.randn(1, 4, rows, columns, generator=torch.Generator().manual_seed(4)),
+                               seed=4)  # fmt: skip
+    apart = to_tensor(shown(explorer).resize(apple.size, Image.Resampling.NEAREST)) - to_tensor(expected)
+    assert apart.abs().max() < 0.1  # all that differs is the encoder's draw, for which the explorer takes the mean
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [("", "no hole yet"), ("....", "no hole yet"), ("#" * 99, "at most"), ("#\n" * 99, "at most"), ("#x", "# where")],
+)
+def test_a_hole_that_is_none_is_said(emoji, apple, typed, words):
+    explorer = widgets.inpaint_explorer(emoji, apple, num_inference_steps=2)
+    explorer.controls["hole"].value = typed
+    wait(explorer)
+    assert 'role="alert"' in explorer.message.value and words in explorer.message.value
+
+
 def test_sliders_reach_as_far_as_what_they_begin_with(emoji):
     explorer = widgets.prompt_explorer(emoji, seed=500, num_inference_steps=1, guidance_scale=0.5)
     values = {name: control.value for name, control in explorer.controls.items()}
@@ -239,11 +304,12 @@ def test_an_executed_notebook_carries_widget_and_scrubber(emoji, monkeypatch):
 
 
 @pytest.fixture
-def lab(tmp_path):
-    """JupyterLab on this machine with a notebook that shows the prompt explorer."""
+def lab(tmp_path, request):
+    """JupyterLab on this machine with a notebook that shows the prompt explorer, or what its parameter says."""
     pytest.importorskip("jupyterlab")
     code = "import sdlearn\nfrom sdlearn import widgets\n\nsdlearn.quiet()\nsd = sdlearn.load('emoji')\n"
-    cell = nbformat.v4.new_code_cell(code + "widgets.prompt_explorer(sd, num_inference_steps=4)")
+    shows = getattr(request, "param", "widgets.prompt_explorer(sd, num_inference_steps=4)")
+    cell = nbformat.v4.new_code_cell(code + shows)
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "live.ipynb")
     with socket.socket() as free:
@@ -300,6 +366,36 @@ def test_in_jupyterlab_a_slider_draws_a_new_picture(lab, browser):
     page.keyboard.press("ArrowRight")
     page.wait_for_function("before => document.querySelector('[class*=explorer-] img').src !== before", arg=before)
     page.locator("[class*=explorer-]", has_text="after 4 steps").first.wait_for(timeout=60_000)
+    page.close()
+
+
+RED = "widgets.inpaint_explorer(sd, Image.new('RGB', (sd.width, sd.height), 'red'), 'a fox', num_inference_steps=2)"
+
+
+@pytest.mark.parametrize("lab", [f"from PIL import Image\n{RED}"], indirect=True)
+def test_in_jupyterlab_a_hole_is_painted_by_hand_and_by_keyboard(lab, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(lab)
+    run_first_cell(page)
+    board, typed = page.locator(".sdlearn-board canvas"), page.locator(".sdlearn-hole textarea")
+    board.wait_for(timeout=180_000)
+    assert not typed.is_visible()
+    page.get_by_role("button", name="Wipe the board").click()
+    page.locator("[class*=explorer-] [role=alert]", has_text="no hole yet").wait_for(timeout=60_000)
+    box = board.bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 5, box["y"] + 5)  # one quick move: no cell is left out
+    page.mouse.up()
+    lines = typed.input_value().split("\n")
+    assert set(lines[0]) == {"#"} and not any("#" in line for line in lines[2:])
+    page.locator("[class*=explorer-]", has_text="after 2 steps").first.wait_for(timeout=60_000)
+    before = typed.input_value().count("#")
+    board.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press(" ")
+    assert typed.input_value().count("#") > before
     page.close()
 
 

@@ -55,19 +55,19 @@ def predict(question: str, answers: Mapping[str, str], right: str) -> Question:
     for answer, said in answers.items():
         kind, verdict = ("right", "✓ Yes.") if answer == right else ("wrong", "✗ Not quite.")
         choices.append(
-            f'<details name="{name}" class="{kind}"><summary><span>{_marked(answer)}</span></summary>'
-            f'<p class="said"><span class="verdict">{verdict}</span> {_marked(said)}</p></details>'
+            f'<details name="{name}" class="{kind}"><summary><span>{marked(answer)}</span></summary>'
+            f'<p class="said"><span class="verdict">{verdict}</span> {marked(said)}</p></details>'
         )
     # Jupyter's shortcuts would take Enter, the key that opens an answer, for "edit this cell".
     html = (
         f'<div class="sdlearn-predict tex2jax_ignore mathjax_ignore" role="group" aria-labelledby="{name}" '
         f'data-lm-suppress-shortcuts="true"><style>{_STYLE.read_text(encoding="utf-8")}</style>'
-        f'<p class="kind">Predict, then run</p><p class="asked" id="{name}">{_marked(question)}</p>'
+        f'<p class="kind">Predict, then run</p><p class="asked" id="{name}">{marked(question)}</p>'
     )
     return Question(question, dict(answers), right, html + "".join(choices) + "</div>")
 
 
-def _marked(text: str) -> str:
+def marked(text: str) -> str:
     """Text as HTML: `code` and *emphasis* are marked, the rest is as it was typed."""
     marks = re.compile(r"`([^`]+)`|(?<![\w*])\*(?=[^\s*])([^*]*[^\s*])\*(?![\w*])")
     return marks.sub(lambda m: f"<code>{m[1]}</code>" if m[1] else f"<em>{m[2]}</em>", escape(text))

@@ -103,7 +103,7 @@ def _scrubber(kind, rows, labels, names, caption, alt, start, delay) -> Scrubber
     room = (ROW - 8 * (across - 1)) // across
     shown = max(1, min(320, room) // width) * width if width <= SMALL else min(width, room)
     uris: dict[str, int] = {}
-    places = [[uris.setdefault(_uri(image), len(uris)) for image in row] for row in rows]
+    places = [[uris.setdefault(picture_uri(image), len(uris)) for image in row] for row in rows]
     data = {"id": f"sdlearn-{uuid.uuid4().hex[:12]}", "kind": kind, "start": start, "delay": delay}
     data |= {
         "uris": list(uris),
@@ -116,7 +116,8 @@ def _scrubber(kind, rows, labels, names, caption, alt, start, delay) -> Scrubber
     data |= {"width": width, "height": height, "shown": shown, "crisp": width <= SMALL}
     # Inside <script>, "<" could end the script or open a comment; JSON can spell it otherwise.
     script = _SCRIPT.read_text(encoding="utf-8").replace("DATA", json.dumps(data).replace("<", "\\u003c"))
-    still = f'<img class="dark-light" src="{_uri(_side_by_side(rows))}" alt="{escape(alt)}" style="max-width:100%">'
+    strip = picture_uri(_side_by_side(rows))
+    still = f'<img class="dark-light" src="{strip}" alt="{escape(alt)}" style="max-width:100%">'
     still += f"<p>{escape(caption)}</p>" if caption else ""
     page = (
         f'<div id="{data["id"]}" class="tex2jax_ignore mathjax_ignore" data-lm-suppress-shortcuts="true">{still}</div>'
@@ -148,7 +149,7 @@ def _still(frame) -> Image.Image:
     return paper.picture(Image.open(file))
 
 
-def _uri(image: Image.Image) -> str:
+def picture_uri(image: Image.Image) -> str:
     """The picture without loss, as WebP or PNG, whichever is smaller."""
     kept = []
     for form, options in (("webp", {"lossless": True, "quality": 90}), ("png", {"optimize": True})):

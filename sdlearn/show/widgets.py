@@ -7,28 +7,33 @@ a short pause after a change; where a newer change has made it stale it never st
 there is no queue. What goes wrong stands in place of the picture.
 """
 
+import copy
+import functools
 import io
+import json
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageColor, ImageOps
 
-from .. import autoencoder, samplers, sampling, text
+from .. import attention, autoencoder, samplers, sampling, text
 from ..batch import Settings
 from ..model import StableDiffusion, check_model
 from ..pictures import fit, to_images, to_tensor
 from ..schedule import number
 from . import figures
-from .scrubber import Scrubber, scrub
+from .scrubber import Scrubber, picture_uri, scrub
 
 PAUSE = 0.3  # seconds without a further change before work begins
 REFRESH = 0.25  # seconds between two pictures of one run
 SKETCH = 8  # cells along one side of the sketch
+BOARD = 320  # pixels of a page that the board for holes is wide
 SENTENCES = ("an unbelievable snorfleblat", "Fox FOX foxes", "cat CAT cats!")  # to look at without a kernel
 
 # A page that brings no widget to life keeps the scrubber; where the widget appears, the scrubber goes.
@@ -55,8 +60,11 @@ class Explorer:
     """Shows itself in a notebook.
 
     work(**values): yields Frames for one set of values. controls(ipywidgets): the widgets by argument name. first: the
-    Frame of their first values. fallback: what shows without a kernel or without ipywidgets.
+    Frame of their first values. fallback: what shows without a kernel or without ipywidgets. script: HTML for the page
+    that finds the widgets by the class `id` and makes more of them; without it they must be of use, too.
     """
+
+    script = ""
 
     def __init__(self, work: Callable[..., Iterator[Frame]], controls: Callable, first: Frame, fallback: Scrubber):
         self.work, self.fallback, self.box = work, fallback, None
@@ -118,7 +126,7 @@ class Explorer:
         if self.box is None:
             return display(self.fallback)
         display(self.box)
-        display(HTML(_STILL.replace("ID", self.id).replace("SCRUBBER", self.fallback.html)))
+        display(HTML(_STILL.replace("ID", self.id).replace("SCRUBBER", self.fallback.html) + self.script))
 
 
 def prompt_explorer(
@@ -210,6 +218,53 @@ def neighbours(sd: StableDiffusion, token: int, count: int = 3) -> list[str]:
     return [piece.removesuffix("</w>") for piece in nearest]
 
 
+def attention_explorer(
+    sd: StableDiffusion,
+    prompt: str = "a glossy cat and a dog",
+    *,
+    seed: int = 1,
+    num_inference_steps: int = 12,
+    guidance_scale: float = 4.0,
+) -> Explorer:
+    """Type a prompt; see where in its picture each token is heard, and how much of all attention it gets."""
+    check_model(sd)
+    weights = {id(tensor): tensor for tensor in (*sd.unet.parameters(), *sd.unet.buffers())}
+    twin = replace(sd, unet=copy.deepcopy(sd.unet, weights))  # a thread must not listen in on what others draw
+
+    def listen(prompt, seed, keep=lambda picture, words: None):
+        asked = Settings(prompt, None, seed, None, num_inference_steps, guidance_scale)
+        with attention.record(twin) as maps:
+            for frame in _trajectory(twin, asked):
+                yield frame
+        pieces = [piece.removesuffix("</w>").strip("<|>") for piece in text.tokens(sd, prompt).pieces]
+        words = {f"{k} {piece}": maps.heat([k])[0] for k, piece in enumerate(pieces[:13])}
+        words["padding"] = maps.heat(range(len(pieces), sd.tokenizer.model_max_length))[0]
+        picture, loudest = frame.picture(), max(words, key=lambda word: words[word].mean())
+        keep(picture, words)
+        label = f"{loudest} gets most: {words[loudest].mean():.0%} of the attention. Each map has a scale of its own."
+        sheet = figures.heat_maps(picture, words, columns=5)
+        yield Frame(1, label, lambda: Image.open(io.BytesIO(sheet.png())))
+
+    def controls(w):
+        return {
+            "prompt": w.Text(prompt, description="prompt"),
+            "seed": _slider(w.IntSlider, "seed", seed, 0, 100),
+        }
+
+    kept = []
+    *_, sheet = listen(prompt, seed, lambda *first: kept.extend(first))
+    picture, words = kept
+    rows = [
+        [
+            Frame(1, f"{word}: {heat.mean():.0%} of the attention", lambda: picture),
+            Frame(1, word, lambda heat=heat: figures.overlay(picture, heat)),
+        ]
+        for word, heat in words.items()
+    ]
+    fallback = _scrubbed(rows, f"{prompt}: where each token is heard", names=["the picture", "the token"], start=0)
+    return Explorer(listen, controls, sheet, fallback)
+
+
 def img2img_explorer(
     sd: StableDiffusion,
     image,
@@ -295,6 +350,103 @@ def img2img_explorer(
     if explorer.box is not None:
         explorer.panel.children += tuple(below)
     return explorer
+
+
+def inpaint_explorer(
+    sd: StableDiffusion,
+    image,
+    prompt: str = "a glossy fox",
+    *,
+    hole: str | None = None,
+    seed: int = 1,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 4.0,
+) -> Explorer:
+    """Paint a hole into the picture, in cells of one latent each, and have it filled; outside nothing changes.
+
+    hole: a line for each row of latents, "#" where to draw and "." where to keep, as the text field has it in which the
+    hole can also be typed; by default the left half.
+    """
+    check_model(sd)
+    given = fit(image, sd.width, sd.height)
+    _, rows, columns = sd.latent_shape()
+    hole = "\n".join(["#" * (columns // 2) + "." * (columns - columns // 2)] * rows) if hole is None else hole
+    latents = autoencoder.encode(sd, given)
+
+    def fill(hole, prompt, seed):
+        mask = _holes(hole, rows, columns)
+        where = Image.fromarray(mask.mul(255).byte().numpy()).resize(given.size, Image.Resampling.NEAREST)
+        yield Frame(0, "the hole", lambda: Image.composite(Image.new("RGB", given.size, "white"), given, where))
+        asked = Settings(prompt, None, seed, None, num_inference_steps, guidance_scale)
+        for frame in _trajectory(sd, replace(asked, image_latents=latents, mask=mask[None, None])):
+            yield replace(frame, picture=lambda new=frame.picture: Image.composite(new(), given, where))
+
+    def controls(w):
+        typed = w.Textarea(hole, description="hole", rows=rows, layout={"width": f"{BOARD + 20}px"})
+        typed.add_class("sdlearn-hole")
+        return {
+            "hole": typed,
+            "prompt": w.Text(prompt, description="prompt"),
+            "seed": _slider(w.IntSlider, "seed", seed, 0, 100),
+        }
+
+    frames = list(fill(hole, prompt, seed))
+    explorer = Explorer(fill, controls, frames[-1], _scrubbed(frames, f"{prompt}: drawn into the hole"))
+    board = {"id": explorer.id, "rows": rows, "columns": columns, "side": BOARD, "picture": picture_uri(given)}
+    script = Path(__file__).with_name("board.js").read_text(encoding="utf-8")
+    explorer.script = f"<script>{script.replace('DATA', json.dumps(board))}</script>"
+    return explorer
+
+
+def memory_explorer(sd: StableDiffusion, name: str = "sd-1.4") -> Explorer:
+    """Choose a checkpoint, a number format and how many pictures at once; see what lies on the card, by arithmetic.
+
+    name: the checkpoint to begin with, `sd.name` or one of `hub.architectures`; nothing is downloaded or loaded.
+    """
+    from ..hub import costs
+    from ..hub.architectures import ARCHITECTURES, random_model
+
+    check_model(sd)
+    names = list(dict.fromkeys([name, sd.name, *ARCHITECTURES]))
+    cards = {f"{gigabytes} GB": gigabytes for gigabytes in (4, 8, 16, 24)}
+
+    @functools.lru_cache
+    def needs(name: str, dtype: str) -> costs.Memory:
+        return costs.memory(costs.shapes(sd if name == sd.name else random_model(name, device="meta"), dtype))
+
+    def weigh(name, dtype, pictures, low_memory):
+        parts = needs(name, dtype).of(pictures, low_memory=low_memory)
+        row = {part: size / costs.GIB for part, size in parts.items()} | {"CUDA itself": 0.5}
+        total = sum(row.values())
+        fits = [card for card, size in cards.items() if total <= 0.75 * size]
+        how = f"{name}, {dtype}, {pictures} at once" + ", low_memory" * low_memory
+        label = f"{how}: {total:.1f} GiB, " + (f"fits from {fits[0]} on" if fits else "too much for these cards")
+        sheet = figures.bars({name: row}, xlabel="GiB on the card", marks=cards)
+        yield Frame(1, label, lambda: Image.open(io.BytesIO(sheet.png())))
+
+    def controls(w):
+        return {
+            "name": w.Dropdown(options=names, value=name, description="checkpoint"),
+            "dtype": w.Dropdown(options=["float32", "float16", "bfloat16"], value="float16", description="numbers"),
+            "pictures": _slider(w.IntSlider, "pictures at once", 1, 1, 16),
+            "low_memory": w.Checkbox(False, description="low_memory"),
+        }
+
+    chosen = [("float32", 1, False), ("float16", 1, False), ("float16", 4, False), ("float16", 12, False)]
+    frames = [next(weigh(name, *choice)) for choice in [*chosen, ("float16", 1, True)]]
+    caption = "What lies on the card, with a quarter of it to be left free"
+    return Explorer(weigh, controls, frames[1], _scrubbed(frames, caption, start=1))
+
+
+def _holes(typed: str, rows: int, columns: int) -> torch.Tensor:
+    """The mask (rows, columns) of what was painted or typed, 1 for "#"; what is missing is kept."""
+    lines = typed.split("\n")
+    if len(lines) > rows or max(map(len, lines)) > columns or set(typed) - set("#.\n "):
+        raise ValueError(f"A hole has at most {rows} lines of {columns} signs: # where to draw, . where to keep.")
+    if "#" not in typed:
+        raise ValueError("There is no hole yet: paint over what is to be drawn anew.")
+    padded = [line.ljust(columns) for line in lines] + [" " * columns] * (rows - len(lines))
+    return torch.tensor([[float(sign == "#") for sign in line] for line in padded])
 
 
 def _slider(kind, name: str, value, low, high, **options):

@@ -41,6 +41,8 @@ FOLDED = {
     "setup": ("hide-cell", "Set-up for Colab", "Set-up for Colab"),
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
+EXPLORER = '<div id="explorer-'  # of show.widgets, which needs a kernel
+LIVE = '<p>Live on this site: the <a href="playground.html">playground</a> draws your own words.</p>'
 SCRUBBER = "<!-- A scrubber stands here in the built book. -->"  # in index.md
 
 COVER_SEED = 2
@@ -158,14 +160,22 @@ def _alone() -> Iterator[None]:
 
 def _stage(executed: list[Path]) -> Path:
     """The folder that Jupyter Book reads: the executed notebooks, the pages and the pictures."""
+    from . import playground, teaching
+
     source = BUILD / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(NOTEBOOKS, source, ignore=shutil.ignore_patterns("*.ipynb", ".*"))
     for copy in executed:
         notebook = for_site(json.loads(copy.read_text(encoding="utf-8")))
         (source / copy.name).write_text(json.dumps(notebook), encoding="utf-8")
+    notebooks = {copy.stem: json.loads(copy.read_text(encoding="utf-8")) for copy in executed}
+    for page in source.glob("teaching*.md"):
+        page.write_text(teaching.fill(page.read_text(encoding="utf-8"), notebooks), encoding="utf-8")
     index = source / "index.md"
     index.write_text(index.read_text(encoding="utf-8").replace(SCRUBBER, first_scrubber()), encoding="utf-8")
+    page = source / "playground.md"
+    drawing = playground.stand(source, BUILD / "playground")
+    page.write_text(page.read_text(encoding="utf-8").replace(playground.PLACE, drawing), encoding="utf-8")
     return source
 
 
@@ -188,6 +198,9 @@ def for_site(notebook: dict) -> dict:
             cell["source"] = BADGE.sub("", "".join(cell["source"]))
         else:  # a widget is nothing without its kernel; the scrubber beside it stays
             cell["outputs"] = [o for o in cell["outputs"] if WIDGET not in o.get("data", {})]
+            for data in (output.get("data", {}) for output in cell["outputs"]):
+                if EXPLORER in (html := "".join(data.get("text/html", ""))):
+                    data["text/html"] = html + LIVE
         for tag in tags(cell) & FOLDED.keys():
             how, closed, opened = FOLDED[tag]
             prompts = {"code_prompt_show": closed, "code_prompt_hide": opened}

@@ -1,12 +1,16 @@
-"""One source, two versions: `sdlearn course --student` and `--teacher`; and `--grade`, which runs what came back."""
+"""One source, two versions: `sdlearn course --student` and `--teacher`; a newer one with a reader's work in it
+(`--update`); and `--grade`, which runs what came back."""
 
 import copy
 import csv
+import hashlib
 import importlib
+import inspect
 import json
 import os
 import re
 import tempfile
+import uuid
 from pathlib import Path
 
 from ..exercises import RECORD, Exercise
@@ -16,6 +20,7 @@ COLUMNS = ("file", "exercise", "result", "said")
 RESULTS = {True: "right", False: "wrong", None: "not attempted"}
 IMPORTED = re.compile(r"^from sdlearn\.exercises import (\w+) as exercise\b", re.MULTILINE)
 CHECKED = re.compile(r"\bexercise\.(\w+)\.check\(")
+STUB = re.compile(r"^\s*\.\.\.\s*(#.*)?$", re.MULTILINE)  # what stands where an answer is asked for
 
 
 def source(cell: dict) -> str:
@@ -63,22 +68,100 @@ def teacher(notebook: dict) -> dict:
         lines = [f"| {one.name} | {one.minutes} | {one.difficulty} | {one.trains} |" for one in asked]
         table = ["| Exercise | Minutes | Difficulty | It trains |", "|---|---:|---|---|", *lines]
         total = f"{sum(one.minutes for one in asked)} minutes of exercises in all."
-        cells.insert(1, _note("teacher-plan", "\n".join(["**For the teacher.**", "", *table, "", total])))
+        cells.insert(1, _note("for-the-teacher", "\n".join(["**For the teacher.**", "", *table, "", total])))
     notebook["cells"] = cells
     return notebook
+
+
+def mistakes(one: Exercise) -> list[str]:
+    """What the check of an exercise recognises, as sentences; names of the code keep their small letters."""
+    code = inspect.signature(one.answer).parameters
+    sentences = [sentence for sentence, _ in one.mistakes]
+    return [text if re.match(r"\w*", text)[0] in code else text[0].upper() + text[1:] for text in sentences]
 
 
 VERSIONS = {"student": student, "teacher": teacher}
 
 
 def _about(one: Exercise) -> str:
-    wrong = [f"- {sentence[0].upper()}{sentence[1:]}" for sentence, _ in one.mistakes]
+    wrong = [f"- {sentence}" for sentence in mistakes(one)]
     head = f"**For the teacher: {one.name}.** {one.minutes} minutes, {one.difficulty}; it trains {one.trains}."
     return "\n".join([head, "", f"Who is stuck may be told: {one.hint}", "", "What a class gets wrong:", "", *wrong])
 
 
 def _note(name: str, text: str) -> dict:
     return {"cell_type": "markdown", "id": name[:64], "metadata": {"tags": ["teacher"]}, "source": text}
+
+
+def fingerprints(notebook: dict) -> dict[str, str]:
+    """A checksum of every cell's source, by the cell's id, in the notebook's order."""
+    return {_id(cell): _fingerprint(cell) for cell in notebook["cells"]}
+
+
+def carry_over(theirs: dict, new: dict, laid_out: dict[str, str]) -> tuple[dict, str]:
+    """The new notebook with what a reader did in theirs: answers to exercises, cells of their own, cells that they
+    changed and the course did not.
+
+    laid_out: `fingerprints` of the notebook as the reader got it; where that is not known, empty, and answers are all
+    that is carried over. An answer to an exercise that is no more becomes a cell that does not run. Returns the
+    notebook, and in words what was carried over and what was not.
+    """
+    new = copy.deepcopy(new)
+    ids = {_id(cell) for cell in theirs["cells"]}
+    places = {_id(cell): cell for cell in new["cells"]}
+    answered = {name: cell for cell in new["cells"] for name in _checked(cell)}
+    follow: dict[str | None, list[dict]] = {}  # cells of the reader's own, by the id of the cell that they stand after
+    place, answers, own, changed, left = None, [], 0, 0, 0
+    for cell in theirs["cells"]:
+        names, text = CHECKED.findall(source(cell)), _fingerprint(cell)
+        ours = places.get(_id(cell))
+        if ours and names and _checked(ours) and not set(names) & set(_checked(ours)):
+            ours = None  # another exercise has this id now
+        if not ours and names and names[0] in answered and _id(answered[names[0]]) not in ids:
+            ours = answered[names[0]]
+        if ours:
+            place = _id(ours)
+            was, now = laid_out.get(_id(cell), laid_out.get(place)), _fingerprint(ours)
+            untouched = text == was or (was is None and names and STUB.search(source(cell)))
+            if text == now or untouched:
+                continue
+            if _checked(ours):
+                ours["source"] = cell["source"]
+                answers += _checked(ours)[:1]
+            elif was == now and ours["cell_type"] == cell["cell_type"]:
+                ours["source"] = cell["source"]
+                changed += 1
+            else:
+                left += 1
+        elif text in laid_out.values() or not source(cell).strip():
+            continue  # the course's, and it has left it out
+        elif not laid_out or (_id(cell) in laid_out and not names):
+            left += 1
+        else:
+            kept = _raw(cell) if names and not set(names) & answered.keys() else cell
+            follow.setdefault(place, []).append({"id": uuid.uuid4().hex[:8], **kept})
+            own += 1
+    ordered = follow.get(None, [])
+    for cell in new["cells"]:
+        ordered = [*ordered, cell, *follow.get(_id(cell), [])]
+    new["cells"] = ordered
+    words = [f"your answer{'s' * (len(answers) > 1)} to {', '.join(answers)}"] if answers else []
+    for number, what in ((own, "of your own"), (changed, "that you changed")):
+        words += [f"{number} cell{'s' * (number > 1)} {what}"] if number else []
+    words += [f"but not {left} cell{'s' * (left > 1)} that you and the course changed"] if left else []
+    return new, "; ".join(words)
+
+
+def _id(cell: dict) -> str | None:
+    return cell.get("id") or cell["metadata"].get("id")  # Colab writes it there
+
+
+def _fingerprint(cell: dict) -> str:
+    return hashlib.sha256(source(cell).encode()).hexdigest()[:12]
+
+
+def _raw(cell: dict) -> dict:
+    return {"cell_type": "raw", "id": _id(cell), "metadata": {}, "source": cell["source"]}
 
 
 def grade(folder: str | Path, seconds: int = 600) -> Path:

@@ -55,6 +55,19 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     which.add_argument("--teacher", **version, const="teacher", help="solutions open, with notes on every exercise")
     text = "run the checks of the notebooks in FOLDER and write FOLDER/grades.csv; open nothing"
     which.add_argument("--grade", metavar="FOLDER", help=text)
+    text = 'run the cells of a teacher\'s plan, such as "90 minutes", and time them; open nothing'
+    which.add_argument("--rehearse", metavar="PLAN", help=text)
+    text = "fill FOLDER for machines without internet: wheels, notebooks, site, installers, checksums; open nothing"
+    which.add_argument("--bundle", metavar="FOLDER", help=text)
+    text = "a system to bundle for besides this one: linux, macos, windows; such as windows-3.12 with Python's version"
+    course.add_argument("--platform", dest="platforms", action="append", default=[], metavar="SYSTEM", help=text)
+    text = "the PyTorch to bundle, such as torch==2.13.0, from pip's index (default: the CPU build of pytorch.org)"
+    course.add_argument("--torch", metavar="REQUIREMENT", help=text)
+    which = course.add_mutually_exclusive_group()
+    text = "bring what is newer in the course, with your answers and cells in it; yours is kept beside it; open nothing"
+    which.add_argument("--update", action="store_true", help=text)
+    text = "start this notebook again (01 is enough of a name); yours is kept beside it; open nothing"
+    which.add_argument("--reset", metavar="NAME", help=text)
     course.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of JupyterLab, after --")
 
     description = (
@@ -81,7 +94,13 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     _add_options(generate)
 
     command("models", "hub.checkpoints.models", "list the models that load() knows by name")
-    command("doctor", "tools.doctor.examine", "check this machine: OK or FAIL, and the cure")
+    doctor = command("doctor", "tools.doctor.examine", "check this machine: OK or FAIL, and the cure")
+    which = doctor.add_mutually_exclusive_group()
+    text = "before a class: the same for JupyterLab too, a word that says all is well, and a file for the teacher"
+    which.add_argument("--class", action=_Instead, const="tools.doctor.prepare", nargs=0, help=text)
+    text = "make a table of the files that a class sent, and say what to cure"
+    instead = {"action": _Instead, "const": "tools.doctor.summarise", "dest": "folder"}
+    which.add_argument("--class-summary", **instead, metavar="FOLDER", help=text)
 
     bench = command("bench", "tools.bench.bench", "time the loop against diffusers' pipeline on this machine")
     bench.add_argument("--repeats", type=int, default=7, help="runs of each, interleaved (default: %(default)s)")
@@ -99,6 +118,18 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
 
         add_commands(train.add_subparsers(title="commands", metavar="COMMAND", required=True))
     return parser
+
+
+class _Instead(argparse.Action):
+    """An option that runs another function, with the option's value as an argument if it has one."""
+
+    def __init__(self, *args, **about):
+        super().__init__(*args, default=argparse.SUPPRESS, **about)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        namespace.run = partial(_call, self.const)
+        if self.nargs != 0:
+            setattr(namespace, self.dest, values)
 
 
 def _call(where: str, args: argparse.Namespace) -> int:

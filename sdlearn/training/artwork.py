@@ -71,9 +71,9 @@ SHAPES = {f"{{{SVG}}}{tag}" for tag in ("path", "circle", "ellipse", "rect", "po
 NOT_DRAWN = {f"{{{SVG}}}{tag}" for tag in ("defs", "clipPath", "mask", "linearGradient", "radialGradient", "filter")}
 
 
-def fetch(name: str, cache: Path = CACHE) -> Path:
-    """The archive of one of PACKAGES, downloaded with `npm pack` unless the cache has it, and always checked."""
-    package = PACKAGES[name]
+def fetch(name: str | Package, cache: Path = CACHE) -> Path:
+    """The archive of one of PACKAGES or of another, fetched by `npm pack` unless the cache has it, always checked."""
+    package = PACKAGES[name] if isinstance(name, str) else name
     cache = Path(cache).expanduser()
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / f"{package.name.removeprefix('@').replace('/', '-')}-{package.version}.tgz"
@@ -82,7 +82,7 @@ def fetch(name: str, cache: Path = CACHE) -> Path:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError as error:
-            raise OSError("The artwork is fetched with npm, which is not installed: install Node.js.") from error
+            raise OSError(f"{package.name} is fetched with npm, which is not installed: install Node.js.") from error
         except subprocess.CalledProcessError as error:
             raise OSError(f"`{' '.join(command)}` failed: {error.stderr.strip()}") from error
     found = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()

@@ -26,9 +26,9 @@ import sdlearn
 from sdlearn import autoencoder
 from sdlearn.pictures import SETTINGS_KEY, contact_sheet, fit, open_image, psnr, to_images, to_tensor
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 COLOURS = Image.fromarray(PIXELS)
-SMOOTH = Image.fromarray(PIXELS[:3, :5]).resize((20, 12), Image.Resampling.BICUBIC)
+SMOOTH = Image.fromarray(PIXELS[:4, :6]).resize((24, 16), Image.Resampling.BICUBIC)
 
 
 def saved(tmp_path, image: Image.Image, name: str, **options):
@@ -160,15 +160,15 @@ def test_only_pictures_of_one_size_are_compared():
 
 
 @pytest.mark.parametrize(
-    ("count", "columns", "gap", "size"), [(5, 3, 0, (60, 24)), (5, 3, 2, (64, 26)), (2, 8, 1, (41, 12))]
+    ("count", "columns", "gap", "size"), [(5, 3, 0, (72, 32)), (5, 3, 2, (76, 34)), (2, 8, 1, (49, 16))]
 )
 def test_a_contact_sheet_holds_every_picture_in_its_place(count, columns, gap, size):
     images = [Image.fromarray(np.roll(PIXELS, k)) for k in range(count)]
     sheet = contact_sheet(images, columns, gap)
     assert sheet.size == size
     for k, image in enumerate(images):
-        left, top = k % columns * (20 + gap), k // columns * (12 + gap)
-        assert sheet.crop((left, top, left + 20, top + 12)).tobytes() == image.tobytes()
+        left, top = k % columns * (24 + gap), k // columns * (16 + gap)
+        assert sheet.crop((left, top, left + 24, top + 16)).tobytes() == image.tobytes()
     if count % columns and columns < count:
         assert sheet.getpixel((size[0] - 1, size[1] - 1)) == (255, 255, 255)
 

@@ -216,7 +216,14 @@ def test_every_picture_of_a_grid_gets_axes_and_every_caption_its_place():
     assert "".join(texts(figure)).count("number") == 8
 
 
-@pytest.mark.parametrize("size", [8, 16, 64, 100])
+def test_pictures_of_something_grow_smoothly_and_not_far():
+    stripes = Image.fromarray(np.uint8(np.indices((128, 128))[1] // 16 % 2 * 255))
+    page = paper.enlarged(stripes, 300)
+    assert page.size == (300, 300) and len(np.unique(np.asarray(page))) > 2  # between black and white lie greys
+    assert paper.enlarged(stripes, 1000).width == 384 and paper.enlarged(stripes, 100).width == 100
+
+
+@pytest.mark.parametrize("size", [8, 16, 64])
 def test_small_pictures_are_enlarged_by_whole_factors_pixel_for_pixel(size):
     figure = figures.grid([noise(size), noise(size, 1)])
     page = pixels(figure)

@@ -204,8 +204,8 @@ def recorded(fast) -> int:
         ({}, 1),
         ({"guidance_scale": 1.0}, 1),
         ({"guidance_scale": interval(7.5, 0.5, 5.0)}, 2),  # batches of one and of two in one run
-        ({"sampler": "plms"}, 1),
-        ({"sampler": "euler_karras"}, 1),
+        ({"sampler": "plms", "guidance_scale": 2.0}, 1),
+        ({"sampler": "euler_karras", "guidance_scale": 2.0}, 1),
         ({"long_prompt": True, "prompt": "a cat " * 60}, 1),
     ],
 )

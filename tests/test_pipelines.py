@@ -23,7 +23,7 @@ from sdlearn.pictures import to_images
 from sdlearn.samplers import SAMPLERS
 from sdlearn.schedule import NoiseSchedule
 
-PROMPTS = ["a cartoon fox on a pink background", "a glossy red apple"]
+PROMPTS = ["a comic fox on a pink background", "a glossy red apple"]
 MIDDLE = 0.6  # a strength
 # diffusers' PLMS and LMS go wrong from the middle of a run; two tests below say how, and what ours are equal to.
 STARTS = [(name, s) for name in SAMPLERS for s in (0.3, MIDDLE, 1.0) if s == 1 or name not in ("plms", "lms")]

@@ -58,7 +58,7 @@ def test_the_warning_names_the_words_and_not_the_emphasis_marks(emoji):
 
 
 def test_states_are_the_pipelines(emoji):
-    prompts, negative = ["a red apple", "a cartoon fox"], "blurry"
+    prompts, negative = ["a red apple", "a comic fox"], "blurry"
     cond, uncond = pipeline("", emoji, "ddim").encode_prompt(prompts, "cpu", 1, True, [negative] * 2)
     assert relative_error(text.encode_prompt(emoji, prompts), cond) < 1e-6
     assert relative_error(text.encode_prompt(emoji, [negative] * 2), uncond) < 1e-6

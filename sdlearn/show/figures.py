@@ -4,9 +4,10 @@
     figures.grid(pictures, captions).savefig("sheet.png")
 
 A picture is a PIL image, a float tensor (3, H, W) in [-1, 1], or a uint8 array (H, W, 3); a batch (B, 3, H, W) is a
-sequence of pictures. Small pictures are enlarged by whole factors with nearest neighbour, because their pixels are the
-subject; large ones are reduced smoothly. Colours are Okabe & Ito's (2008) for categories, cividis for amounts and PuOr
-for signed values, all of which survive colour blindness. Captions and labels are plain text; titles may hold $...$.
+sequence of pictures. Of pictures up to 64 pixels wide, such as latents, the pixels are the subject, and they grow by
+whole factors with hard edges; larger ones are enlarged or reduced smoothly. Colours are Okabe & Ito's (2008) for
+categories, cividis for amounts and PuOr for signed values, all of which survive colour blindness. Captions and labels
+are plain text; titles may hold $...$.
 """
 
 import itertools

@@ -9,7 +9,6 @@ from matplotlib.patches import Arc, Circle
 
 from . import paper
 from .paper import BLACK, BLUE, DPI, GREEN, GREY, PALE, VERMILION, WIDTH, Picture
-from .sheets import _fit
 
 WINDOW = 3.4  # half a side of what is shown of the plane
 PLANE = 5.6  # inches: the height of the figure of a line
@@ -136,7 +135,7 @@ def guidance_plane(uncond, cond, scales: Sequence[float], images=None, *, title=
         cell = min(cell, int((PLANE - 0.55) / rows * DPI - 42))
         width, tall = fig.get_size_inches() * DPI
         for k, (image, scale) in enumerate(zip(pictures, scales, strict=True)):
-            image = _fit(image, cell)
+            image = paper.enlarged(image, cell)
             left = int(0.6 * width + (k % columns) * (cell + 30))
             top = int(0.55 * DPI + (k // columns) * (cell + 40))
             place = (left / width, 1 - (top + image.height) / tall, image.width / width, image.height / tall)

@@ -26,6 +26,7 @@ GREY, PALE = "#595959", "#c8c8c8"
 WIDTH = 8.5  # inches: the column of a notebook, so that a point on paper is a point on the page
 DPI = 144  # 16 * 9, so sides of a multiple of 9 pixels are exact in inches, which whole-pixel enlargement needs
 PT = DPI / 72  # pixels in a point
+CRISP = 64  # of a picture up to this many pixels wide (latents, maps) the pixels are the subject
 
 house_style = style.context(["default", {
     "font.size": 10.5, "figure.titlesize": 12.5, "figure.titleweight": "bold",
@@ -33,6 +34,16 @@ house_style = style.context(["default", {
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6", "lines.linewidth": 2,
 }])  # fmt: skip
+
+
+def enlarged(image: Image.Image, room: int, most: int = 3) -> Image.Image:
+    """The picture at most `room` pixels wide: by a whole factor, with hard edges, where its pixels are the subject, and
+    smoothly, to at most `most` times its size, where it is a picture of something. Larger ones are reduced smoothly."""
+    if image.width <= min(CRISP, room):
+        factor = room // image.width
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    width = min(room, most * image.width)
+    return image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
 
 
 class Picture(Figure):

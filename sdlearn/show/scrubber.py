@@ -22,7 +22,6 @@ from PIL import Image
 from ..pictures import Picture, contact_sheet
 from . import paper
 
-SMALL = 128  # pictures up to this many pixels wide are enlarged crisply, by whole factors
 WEBP = 16383  # pixels: the longest side that the format knows
 ROW = 720  # CSS pixels for all pictures of a row together
 _SCRIPT = Path(__file__).with_name("scrubber.js")
@@ -101,7 +100,8 @@ def _scrubber(kind, rows, labels, names, caption, alt, start, delay) -> Scrubber
     width, height = rows[0][0].size
     across = 1 if kind == "compare" else len(rows[0])
     room = (ROW - 8 * (across - 1)) // across
-    shown = max(1, min(320, room) // width) * width if width <= SMALL else min(width, room)
+    crisp, most = width <= paper.CRISP, max(1, min(320, room) // width) * width
+    shown = most if crisp else min(max(width, min(320, 3 * width)), room)
     uris: dict[str, int] = {}
     places = [[uris.setdefault(picture_uri(image), len(uris)) for image in row] for row in rows]
     data = {"id": f"sdlearn-{uuid.uuid4().hex[:12]}", "kind": kind, "start": start, "delay": delay}
@@ -113,7 +113,7 @@ def _scrubber(kind, rows, labels, names, caption, alt, start, delay) -> Scrubber
         "caption": caption or "",
         "alt": alt,
     }
-    data |= {"width": width, "height": height, "shown": shown, "crisp": width <= SMALL}
+    data |= {"width": width, "height": height, "shown": shown, "crisp": crisp}
     # Inside <script>, "<" could end the script or open a comment; JSON can spell it otherwise.
     script = _SCRIPT.read_text(encoding="utf-8").replace("DATA", json.dumps(data).replace("<", "\\u003c"))
     strip = picture_uri(_side_by_side(rows))

@@ -192,7 +192,7 @@ def _sheet(rows, captions, row_labels, column_labels, title, bars=None) -> Pictu
     captions = iter(captions or [""] * sum(map(len, rows)))
     under = [[paper.wrap(next(captions), 10, cell + gap - 2 * PT) for _ in row] for row in rows]
     over = [paper.wrap(s, 10.5, cell + gap - 2 * PT) for s in column_labels] if column_labels else []
-    drawn = [[_fit(p, cell) for p in row] for row in rows]
+    drawn = [[paper.enlarged(p, cell) for p in row] for row in rows]
     heads = max((t.count("\n") + 1 for t in over), default=0) * line + (4 * PT if over else 0)
     width = left + columns * cell + (columns - 1) * gap + margin
     title = paper.wrap(title, 12.5, max(width, 5 * DPI) - 2 * margin, bold=True, parse_math=True) if title else ""
@@ -241,11 +241,3 @@ def _sheet(rows, captions, row_labels, column_labels, title, bars=None) -> Pictu
     words = [t.replace("\n", " ") for t in (*over, *sides, *(t for row in under for t in row)) if t]
     fig.alt = f"{title.replace(chr(10), ' ') or 'pictures'}: {', '.join(words) or f'{sum(map(len, rows))} pictures'}"
     return fig
-
-
-def _fit(image: Image.Image, cell: int) -> Image.Image:
-    """Enlarged by a whole factor to at most `cell` pixels wide, or reduced to it smoothly."""
-    if image.width <= cell:
-        factor = cell // image.width
-        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    return image.resize((cell, max(1, round(image.height * cell / image.width))), Image.Resampling.LANCZOS)

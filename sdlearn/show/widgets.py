@@ -77,7 +77,9 @@ class Explorer:
         for control in self.controls.values():
             control.style.description_width = "initial"
             control.observe(lambda change: self.redraw(), "value")
-        self.picture = ipywidgets.Image(value=_png(first.picture()), format="png")
+        image = first.picture()
+        wide = max(image.width, min(320, 3 * image.width))  # the page enlarges it smoothly
+        self.picture = ipywidgets.Image(value=_png(image), format="png", width=wide)
         self.progress = ipywidgets.FloatProgress(value=1, min=0, max=1, layout={"width": "320px"})
         self.message = ipywidgets.HTML()
         self._say(first.label)
@@ -131,7 +133,7 @@ class Explorer:
 
 def prompt_explorer(
     sd: StableDiffusion,
-    prompt: str = "a cartoon fox on a pink background",
+    prompt: str = "a glossy fox on a pink background",
     *,
     negative_prompt: str = "",
     seed: int = 1,
@@ -268,7 +270,7 @@ def attention_explorer(
 def img2img_explorer(
     sd: StableDiffusion,
     image,
-    prompt: str = "a cartoon fox on a pink background",
+    prompt: str = "a glossy fox on a pink background",
     *,
     strength: float = 0.6,
     seed: int = 1,
@@ -478,8 +480,6 @@ def _scrubbed(frames: list, caption: str, *, names=None, start: int = -1) -> Scr
 
 
 def _png(image: Image.Image) -> bytes:
-    """The picture as PNG; a small one enlarged by a whole factor to about 320 pixels, so that its pixels stay crisp."""
-    factor = max(1, 320 // image.width)
     file = io.BytesIO()
-    image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(file, "png")
+    image.save(file, "png")
     return file.getvalue()

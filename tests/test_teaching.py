@@ -49,7 +49,7 @@ def test_what_breaks_has_a_cure_and_what_is_asked_an_answer():
             assert "ask" in part and "breaks" in part, part["notebook"]
 
 
-@pytest.mark.parametrize("name", ["90 minutes", "Half a day"])
+@pytest.mark.parametrize("name", ["90 minutes"])
 def test_a_plan_runs_as_it_stands_within_its_minutes(name):
     for part, ran in teaching.run(PLANS[name]):
         where = f"{part['notebook']} {part['sections']}"

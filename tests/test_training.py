@@ -646,9 +646,9 @@ def test_the_shipped_judge_is_small_and_reads_what_the_shipped_model_draws(emoji
 
 def test_the_judge_takes_any_size_and_says_how_sure_it_is(emoji):
     known = judge.load_judge()
-    picture = sdlearn.text_to_image(emoji, "a glossy red apple", seed=7, num_inference_steps=15, guidance_scale=4)
+    picture = sdlearn.text_to_image(emoji, "a comic castle", seed=7, num_inference_steps=15)
     large, small = known.read([picture.resize((4 * picture.width, 4 * picture.width)), picture])
-    assert large[:3] == small[:3] == ("red apple", "glossy", "white")
+    assert large[:3] == small[:3] == ("castle", "comic", "white")
     assert 0.5 < small.subject_probability <= 1
     with pytest.raises(ValueError, match="2 pictures, 3 prompts"):
         known.obeys([picture, picture], ["a dog"] * 3)

@@ -72,14 +72,20 @@ class Target:
     def marks(self) -> dict[str, str]:
         """What markers in a requirement are compared with."""
         names = ("sys_platform", "platform_system", "os_name", "platform_machine")
-        versions = {"python_version": self.python, "python_full_version": f"{self.python}.0"}
+        versions = {"python_version": self.python, "python_full_version": self.full}
         return dict(zip(names, SYSTEMS[self.system][0], strict=True)) | versions
+
+    @property
+    def full(self) -> str:
+        """The oldest Python of this version that will do: this machine's, or of another version the first."""
+        ours = platform.python_version()
+        return ours if ours.rsplit(".", 1)[0] == self.python else f"{self.python}.0"
 
     @property
     def options(self) -> list[str]:
         """Of `pip download`."""
         platforms = [option for tag in SYSTEMS[self.system][1] for option in ("--platform", tag)]
-        return [*platforms, "--python-version", self.python, "--implementation", "cp"]
+        return [*platforms, "--python-version", self.full, "--implementation", "cp"]
 
 
 def here() -> Target:
@@ -149,7 +155,7 @@ def bundle(folder: str | Path, platforms: Sequence[str] = (), torch: str | None 
     for name, text in STARTERS.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\r\n" if name.endswith("bat") else "\n")
         (folder / name).chmod(0o755)
-    names = ", ".join(f"{target.system} with Python {target.python}" for target in wanted)
+    names = ", ".join(f"{target.system} with Python {target.python} (from {target.full} on)" for target in wanted)
     about = README.format(title=f"sdlearn {__version__}", targets=names, sums=SUMS)
     (folder / "README.txt").write_text(about, encoding="utf-8")
     files = sorted(f for f in folder.rglob("*") if f.is_file() and f.name != SUMS)

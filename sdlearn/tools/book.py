@@ -43,8 +43,8 @@ FOLDED = {
 WIDGET = "application/vnd.jupyter.widget-view+json"
 EXPLORER = '<div id="explorer-'  # of show.widgets, which needs a kernel
 LIVE = (
-    '<p style="color: var(--pst-color-text-base)">Live on this site: the <a href="playground.html">playground</a> draws '
-    "your own words.</p>"
+    '<p style="color: var(--pst-color-text-base)">Live on this site: the <a href="playground.html">playground</a> '
+    "draws your own words.</p>"
 )
 SCRUBBER = "<!-- A scrubber stands here in the built book. -->"  # in index.md
 

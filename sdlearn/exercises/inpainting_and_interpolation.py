@@ -297,7 +297,7 @@ def _(ask, x, first, second, turn):
     return two_ways.answer(ask, x, second, first, turn)
 
 
-def blur(x: Tensor, sigma: float = 1.0) -> Tensor:
+def blur(x: Tensor, sigma: float = 1.5) -> Tensor:
     """The coarse part of (B, C, h, w): each value a mean of its neighbours, a Gaussian of `sigma` latents wide."""
     reach = math.ceil(2 * sigma)
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
@@ -383,7 +383,7 @@ def best(judge, views: Mapping[str, Tensor], count: int) -> list[int]:
     return each.min(dim=1).values.topk(count).indices.tolist()
 
 
-def from_afar(image: Image.Image, share: float = 0.05) -> Image.Image:
+def from_afar(image: Image.Image, share: float = 0.03) -> Image.Image:
     """A picture as it looks from so far away that `share` of its width is one blur."""
     return image.filter(ImageFilter.GaussianBlur(share * image.width))
 

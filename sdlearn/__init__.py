@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .schedule import NoiseSchedule
     from .show import figures, scrubber, widgets
     from .show.predict import predict
-    from .show.scrubber import compare, scrub
+    from .show.scrubber import compare, scrub, scrub_plane
     from .tools import bench
 
 __version__ = "0.1.0"
@@ -58,7 +58,7 @@ _NAMES = {
     "sampling": ["Step", "denoise", "image_to_image", "inpaint", "text_to_image"],
     "schedule": ["NoiseSchedule"],
     "show.predict": ["predict"],
-    "show.scrubber": ["compare", "scrub"],
+    "show.scrubber": ["compare", "scrub", "scrub_plane"],
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _UPSTAIRS = ["hub.architectures", "show.figures", "show.widgets", "tools.bench"]

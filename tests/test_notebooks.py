@@ -166,7 +166,7 @@ def test_shows_on_the_site_a_scrubber_for_each_explorer_and_no_trace_of_a_widget
     for k in explorers:
         widget, still = executed["cells"][k]["outputs"]
         assert book.WIDGET in widget["data"]
-        assert len("".join(still["data"]["text/html"])) < 1_250_000, "too heavy to carry"
+        assert len("".join(still["data"]["text/html"])) < 600_000, "too heavy to carry"
     for cell in book.for_site(executed)["cells"]:
         for output in cell.get("outputs", []):
             text = "".join(output.get("text", output.get("data", {}).get("text/plain", "")))

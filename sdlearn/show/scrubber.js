@@ -21,13 +21,25 @@ img.crisp { image-rendering: pixelated; }
 .frames { display: grid; }
 .frames > * { grid-area: 1 / 1; }
 .room { visibility: hidden; }
+.plane { display: flex; flex-wrap: wrap; gap: 12px 24px; justify-content: center; align-items: center; }
+.field { display: grid; grid-template-columns: auto 1fr; gap: 4px 8px; color: var(--soft); font-size: 13px; }
+.axis { display: flex; justify-content: space-between; gap: 6px; }
+.axis b { color: var(--ink); }
+.axis.down { grid-row: 1; flex-direction: column; text-align: right; }
+.axis.across { grid-column: 2; }
+.pad { display: grid; gap: 2px; width: 208px; aspect-ratio: 1; cursor: crosshair; touch-action: none; border-radius: 4px; }
+.pad > span { border-radius: 4px; background: var(--line); }
+.pad > .near { background: color-mix(in srgb, var(--accent) 45%, var(--back)); }
+.pad > .here { background: var(--accent); outline: 2px solid var(--ink); }
+.link { flex: none; width: 40px; height: 40px; display: grid; place-items: center; color: var(--accent); border-radius: 50%; }
+.link svg { width: 18px; height: 18px; fill: none; stroke: currentColor; stroke-width: 1.8; stroke-linecap: round; }
 .sides { display: flex; justify-content: space-between; gap: 12px; }
 .bar { display: flex; gap: 10px; align-items: center; }
 input { flex: 1; min-width: 0; height: 40px; margin: 0; accent-color: var(--accent); cursor: pointer; touch-action: pan-y; }
 button { flex: none; width: 40px; height: 40px; padding: 0; border: 1px solid var(--line); border-radius: 50%; cursor: pointer;
   background: var(--back); color: var(--accent); display: grid; place-items: center; }
 button svg { width: 18px; height: 18px; fill: currentColor; }
-input:focus-visible, button:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+:is(input, button, .pad, .link):focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 figcaption { color: var(--soft); margin-top: 6px; text-align: left; overflow-wrap: anywhere; }`;
 const make = (tag, attributes, ...children) => {
   const node = document.createElement(tag);
@@ -46,18 +58,20 @@ const icon = (path) => {
 };
 const build = (host) => {
   const root = host.attachShadow({mode: "open"});
-  const comparing = data.kind === "compare";
+  const comparing = data.kind === "compare", plane = data.kind === "plane", columns = plane ? data.across.length : 0;
   const last = comparing ? 100 : data.frames.length - 1;
   const leap = Math.max(1, last / 10);
   const image = () => make("img", {
-    class: data.crisp ? "crisp" : "", width: data.width, height: data.height, alt: "", draggable: "false",
+    class: data.crisp ? "crisp" : "", width: data.width, height: data.height, alt: "", draggable: "false", loading: "lazy",
   });
   const stage = make("div", {class: "stage"});
   const images = comparing ? [image(), image()] : data.frames[0].map(image);
   const label = make("div", {class: `label ${comparing ? "sides" : "frames"}`}), said = make("div");
   const slider = make("input", {type: "range", min: 0, max: last, step: 1, "aria-label": data.caption || data.alt});
   const edge = make("div", {class: "edge"});
-  const play = make("button", {type: "button"});
+  const play = make("button", {type: "button"}), link = make("a", {class: "link", title: "A link to this"});
+  const pad = make("div", {class: "pad", role: "slider", tabindex: 0, "aria-label": data.caption || data.alt,
+    "aria-valuemin": 0, "aria-valuemax": last});
   let index = 0, timer = null;
   if (comparing) {
     const holder = make("div", {class: "cell", style: `position: relative; width: ${data.shown}px`}, ...images, edge);
@@ -81,11 +95,43 @@ const build = (host) => {
       return;
     }
     said.textContent = data.labels[index];
+    link.href = address(index);
+    link.setAttribute("aria-label", `A link to ${data.labels[index]}`);
+    pad.setAttribute("aria-valuenow", index);
+    pad.setAttribute("aria-valuetext", data.labels[index]);
+    [...pad.children].forEach((spot, k) => {
+      spot.classList.toggle("here", k === index);
+      spot.classList.toggle("near", k !== index && (k % columns === index % columns ||
+        Math.floor(k / columns) === Math.floor(index / columns)));
+    });
     slider.setAttribute("aria-valuetext", data.labels[index]);
     images.forEach((img, k) => {
       img.src = data.uris[data.frames[index][k]];
       img.alt = [data.alt, data.names[k], data.labels[index]].filter(Boolean).join(", ");
     });
+  };
+  // On the site every frame has an address: what its label begins with, and which of the page's scrubbers it belongs to.
+  const short = (text) => text.toLowerCase().replace(/\s+/g, "").split(":")[0], starts = data.labels.map(short);
+  const keys = comparing ? [] : new Set(starts).size === starts.length ? starts : starts.map((_, k) => `frame=${k + 1}`);
+  const onSite = "content_root" in document.documentElement.dataset;
+  const others = () => [...document.querySelectorAll("[id^=sdlearn-]")];
+  const address = (k) => `#${encodeURI(keys[k])}${others().indexOf(host) > 0 ? `@${others().indexOf(host) + 1}` : ""}`;
+  const follow = () => {
+    let wanted = "";
+    try { wanted = decodeURI(location.hash.slice(1)); } catch { }
+    const [key, place] = wanted.split(/@(?=\d+$)/), frame = keys.indexOf(key);
+    const first = place ? others()[place - 1] : others().find((other) => other.keys && other.keys.includes(key));
+    if (frame < 0 || first !== host) return;
+    stop();
+    show(frame);
+    host.scrollIntoView({block: "center"});
+  };
+  // What lies beside the page is fetched when someone is about to look.
+  let warm = false;
+  const fetchAll = () => {
+    if (warm) return;
+    warm = true;
+    for (const uri of data.uris) if (!uri.startsWith("data:")) new Image().src = uri;
   };
   const stop = () => {
     clearInterval(timer);
@@ -106,9 +152,22 @@ const build = (host) => {
   };
   const across = comparing ? 1 : images.length;
   const width = Math.max(across * (data.shown + 8) - 8, 288) + 26;  // and the padding and border of the card
-  const card = make("figure", {class: "card", style: `width: ${width}px`}, stage, label);
-  if (last > 0) card.append(make("div", {class: "bar"}, ...(comparing ? [] : [play]), slider));
+  const card = make("figure", {class: "card", style: `width: ${plane ? width + 270 : width}px`}, stage, label);
+  if (plane) {
+    pad.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
+    pad.append(...data.labels.map(() => make("span")));
+    const axis = (way, name, labels) => make("div", {class: `axis ${way}`, "aria-hidden": "true"},
+      make("span", {}, labels[0]), make("b", {}, name), make("span", {}, labels[labels.length - 1]));
+    const beside = make("div", {class: "plane"});
+    stage.replaceWith(beside);
+    beside.append(stage, make("div", {class: "field"}, axis("down", data.axes[1], data.down), pad,
+      axis("across", data.axes[0], data.across)));
+    if (onSite) label.append(link);
+    label.style.gridTemplateColumns = onSite ? "1fr auto" : "";
+  } else if (last > 0) card.append(make("div", {class: "bar"}, ...(comparing ? [] : [play]), slider,
+    ...(comparing || !onSite ? [] : [link])));
   if (data.caption) card.append(make("figcaption", {}, data.caption));
+  link.append(icon("M7 11 L11 7 M5 8 L3 10 a3.5 3.5 0 0 0 5 5 L10 13 M8 5 L10 3 a3.5 3.5 0 0 1 5 5 L13 10"));
   root.append(make("style", {}, style), card);
 
   // A finger that goes up or down scrolls the page, and the browser takes it from us. Until it has gone sideways, or is
@@ -121,7 +180,13 @@ const build = (host) => {
   play.addEventListener("click", toggle);
   card.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const to = {ArrowRight: index + 1, ArrowUp: index + 1, ArrowLeft: index - 1, ArrowDown: index - 1, Home: 0, End: last,
+    if (event.target === link) return;
+    const row = plane ? Math.floor(index / columns) : 0, column = index % columns;
+    const cell = (r, c) => Math.max(0, Math.min(data.labels.length / columns - 1, r)) * columns +
+      Math.max(0, Math.min(columns - 1, c));
+    const to = plane ? {ArrowRight: cell(row, column + 1), ArrowLeft: cell(row, column - 1), ArrowUp: cell(row - 1, column),
+      ArrowDown: cell(row + 1, column), Home: cell(row, 0), End: cell(row, columns - 1), PageUp: cell(0, column),
+      PageDown: cell(Infinity, column)}[event.key] : {ArrowRight: index + 1, ArrowUp: index + 1, ArrowLeft: index - 1, ArrowDown: index - 1, Home: 0, End: last,
       PageUp: index + leap, PageDown: index - leap}[event.key];
     if (to !== undefined) { stop(); show(to); event.preventDefault(); }
     else if (event.key === " " && !comparing && root.activeElement === slider) { toggle(); event.preventDefault(); }
@@ -150,8 +215,24 @@ const build = (host) => {
     stop();
     show(at(event));
   };
-  stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); drag(event); });
-  stage.addEventListener("pointermove", drag);
+  if (plane) {
+    const aim = (target) => (event) => {
+      if (!(event.buttons & 1) || touch) return;
+      const box = target.getBoundingClientRect(), rows = data.labels.length / columns;
+      const part = (at, from, size, count) => Math.max(0, Math.min(count - 1, Math.floor((at - from) / size * count)));
+      show(part(event.clientY, box.top, box.height, rows) * columns + part(event.clientX, box.left, box.width, columns));
+    };
+    for (const target of [pad, images[0]]) {
+      target.addEventListener("pointerdown", (event) => {
+        target.setPointerCapture(event.pointerId);
+        aim(target)(event);
+        event.stopPropagation();
+        if (target === pad) touch = null;
+      });
+      target.addEventListener("pointermove", aim(target));
+    }
+  } else stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); drag(event); });
+  if (!plane) stage.addEventListener("pointermove", drag);
   // Dark or light is what the page behind really is: Jupyter Book, JupyterLab and Colab each have a switch of their own.
   const tone = () => {
     let dark = document.documentElement.getAttribute("theme") === "dark";
@@ -166,6 +247,13 @@ const build = (host) => {
   tone();
   stop();
   show(data.start);
+  for (const hint of ["pointerenter", "focusin"]) card.addEventListener(hint, fetchAll);
+  play.addEventListener("click", fetchAll);
+  host.keys = keys;
+  if (onSite && keys.length > 1) {
+    addEventListener("hashchange", follow);
+    follow();
+  }
 };
 for (const host of document.querySelectorAll("#" + data.id)) if (!host.shadowRoot) build(host);
 })(DATA);

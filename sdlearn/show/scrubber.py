@@ -2,6 +2,7 @@
 
     sdlearn.scrub(frames, labels)          # a slider over time, guidance scales, strengths, ...
     sdlearn.compare(before, after)         # one picture over the other, with a border to move
+    sdlearn.scrub_plane(rows, across, down)     # a square to drag, one axis across and one down
 
 The output carries its frames (lossless, as data URIs) and its script, scrubber.js. It lives in a shadow tree, so that
 neither the page's style nor its keyboard shortcuts get in. Where scripts do not run, a strip of the frames stands in.
@@ -23,6 +24,8 @@ from ..pictures import Picture, contact_sheet
 from . import paper
 
 WEBP = 16383  # pixels: the longest side that the format knows
+FRAME = 16_000  # bytes, likewise, of one frame of a scrubber that need not be exact
+STRIP = 100_000  # bytes of what stands in without scripts; a larger one is made smaller
 ROW = 720  # CSS pixels for all pictures of a row together
 _SCRIPT = Path(__file__).with_name("scrubber.js")
 
@@ -64,13 +67,15 @@ def scrub(
     alt: str | None = None,
     start: int = 0,
     fps: float = 4,
+    lossless: bool = True,
 ) -> Scrubber:
     """Frames under a slider, with play, keys (arrows, Home, End, space) and dragging on the picture.
 
     frames: pictures or matplotlib Figures of one size; or rows of them, such as [x_t, x_0] pairs, shown side by side.
     labels: the text in step with each frame, such as "t = 981". names: one over each picture of a row, such as "x_t".
     caption: shown below. alt: what the pictures show, for readers who do not see them; by default the caption.
-    start: index of the first frame shown; negative counts from the end. fps: frames a second when playing.
+    start: index of the first frame shown; negative counts from the end. fps: frames a second when playing. lossless: of
+    a False one the frames of more than FRAME bytes are stored with some loss, which noise needs.
     """
     rows = _rows(frames)
     count = len(rows)
@@ -82,7 +87,8 @@ def scrub(
         raise ValueError(f"start must be the index of one of the {count} frames, not {start}.")
     if not fps > 0:
         raise ValueError(f"fps must be more than 0, not {fps}.")
-    return _scrubber("frames", rows, labels, names, caption, alt, start % count, 1000 / fps)
+    most = None if lossless else FRAME
+    return _scrubber("frames", rows, labels, names, caption, alt, start % count, 1000 / fps, most=most)
 
 
 def compare(a, b, *, labels: Sequence[str] = ("before", "after"), caption: str | None = None, alt=None) -> Scrubber:
@@ -94,7 +100,39 @@ def compare(a, b, *, labels: Sequence[str] = ("before", "after"), caption: str |
     return _scrubber("compare", rows, labels, None, caption, alt or caption or " and ".join(labels), 50, 0)
 
 
-def _scrubber(kind, rows, labels, names, caption, alt, start, delay) -> Scrubber:
+def scrub_plane(
+    rows: Sequence[Sequence],
+    across: Sequence,
+    down: Sequence,
+    *,
+    axes: Sequence[str],
+    caption: str | None = None,
+    alt: str | None = None,
+    start: tuple[int, int] = (0, 0),
+) -> Scrubber:
+    """One picture of many, chosen on a square: what goes along its two sides is varied, such as steps and guidance.
+
+    rows: pictures or matplotlib Figures of one size; rows[i][j] belongs to down[i] and across[j], which are said as
+    they are written. axes: the names of the two sides, the one across first. start: (i, j) of the first picture shown.
+    caption, alt: as for `scrub`. Arrow keys go both ways.
+    """
+    rows = [list(row) for row in rows]
+    across, down = ([str(label) for label in labels] for labels in (across, down))
+    paper.same_number(down, len(rows), "labels down", "rows")
+    for row in rows:
+        paper.same_number(across, len(row), "labels across", "pictures in a row")
+    paper.same_number(axes, 2, "names", "axes")
+    i, j = start
+    if not (-len(down) <= i < len(down) and -len(across) <= j < len(across)):
+        raise ValueError(f"start must be a place among {len(down)} rows and {len(across)} columns, not {start}.")
+    labels = [f"{axes[1]} {low}, {axes[0]} {right}" for low in down for right in across]
+    place = i % len(down) * len(across) + j % len(across)
+    plane = {"across": across, "down": down, "axes": [str(name) for name in axes]}
+    frames = _rows([picture for row in rows for picture in row])
+    return _scrubber("plane", frames, labels, None, caption, alt, place, 0, plane)
+
+
+def _scrubber(kind, rows, labels, names, caption, alt, start, delay, more=None, most=None) -> Scrubber:
     names = [str(name) for name in names or []]
     alt = alt or caption or f"{len(rows)} pictures, from {labels[0]} to {labels[-1]}"
     width, height = rows[0][0].size
@@ -103,7 +141,7 @@ def _scrubber(kind, rows, labels, names, caption, alt, start, delay) -> Scrubber
     crisp, most = width <= paper.CRISP, max(1, min(320, room) // width) * width
     shown = most if crisp else min(max(width, min(320, 3 * width)), room)
     uris: dict[str, int] = {}
-    places = [[uris.setdefault(picture_uri(image), len(uris)) for image in row] for row in rows]
+    places = [[uris.setdefault(picture_uri(image, most), len(uris)) for image in row] for row in rows]
     data = {"id": f"sdlearn-{uuid.uuid4().hex[:12]}", "kind": kind, "start": start, "delay": delay}
     data |= {
         "uris": list(uris),
@@ -113,11 +151,11 @@ def _scrubber(kind, rows, labels, names, caption, alt, start, delay) -> Scrubber
         "caption": caption or "",
         "alt": alt,
     }
-    data |= {"width": width, "height": height, "shown": shown, "crisp": crisp}
+    data |= {"width": width, "height": height, "shown": shown, "crisp": crisp, **(more or {})}
     # Inside <script>, "<" could end the script or open a comment; JSON can spell it otherwise.
     script = _SCRIPT.read_text(encoding="utf-8").replace("DATA", json.dumps(data).replace("<", "\\u003c"))
-    strip = picture_uri(_side_by_side(rows))
-    still = f'<img class="dark-light" src="{strip}" alt="{escape(alt)}" style="max-width:100%">'
+    strip = picture_uri(_side_by_side(rows), most=STRIP)
+    still = f'<img class="dark-light" loading="lazy" src="{strip}" alt="{escape(alt)}" style="max-width:100%">'
     still += f"<p>{escape(caption)}</p>" if caption else ""
     page = (
         f'<div id="{data["id"]}" class="tex2jax_ignore mathjax_ignore" data-lm-suppress-shortcuts="true">{still}</div>'
@@ -149,8 +187,8 @@ def _still(frame) -> Image.Image:
     return paper.picture(Image.open(file))
 
 
-def picture_uri(image: Image.Image) -> str:
-    """The picture without loss, as WebP or PNG, whichever is smaller."""
+def picture_uri(image: Image.Image, most: int | None = None) -> str:
+    """The picture without loss, as WebP or PNG, whichever is smaller; with some where that takes more than `most`."""
     kept = []
     for form, options in (("webp", {"lossless": True, "quality": 90}), ("png", {"optimize": True})):
         if form == "webp" and max(image.size) > WEBP:
@@ -158,7 +196,11 @@ def picture_uri(image: Image.Image) -> str:
         file = io.BytesIO()
         image.save(file, form, **options)
         kept.append((len(file.getvalue()), form, file.getvalue()))
-    _, form, content = min(kept)
+    size, form, content = min(kept)
+    if most is not None and size > most and max(image.size) <= WEBP:
+        file = io.BytesIO()
+        image.save(file, "webp", quality=80)
+        form, content = "webp", file.getvalue()
     return f"data:image/{form};base64,{base64.b64encode(content).decode()}"
 
 

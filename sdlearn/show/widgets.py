@@ -24,8 +24,9 @@ from PIL import Image, ImageColor, ImageOps
 
 from .. import attention, autoencoder, samplers, sampling, text
 from ..batch import Settings
+from ..hub import checkpoints
 from ..model import StableDiffusion, check_model
-from ..pictures import fit, to_images, to_tensor
+from ..pictures import contact_sheet, fit, to_images, to_tensor
 from ..schedule import number
 from . import figures
 from .scrubber import Scrubber, picture_uri, scrub
@@ -33,11 +34,12 @@ from .scrubber import Scrubber, picture_uri, scrub
 PAUSE = 0.3  # seconds without a further change before work begins
 REFRESH = 0.25  # seconds between two pictures of one run
 SKETCH = 8  # cells along one side of the sketch
+PROMPT = "seed num_inference_steps guidance_scale sampler negative_prompt again inside"  # parts on the site
 BOARD = 320  # pixels of a page that the board for holes is wide
 SENTENCES = ("an unbelievable snorfleblat", "Fox FOX foxes", "cat CAT cats!")  # to look at without a kernel
 
 # A page that brings no widget to life keeps the scrubber; where the widget appears, the scrubber goes.
-_STILL = """<div id="ID">SCRUBBER</div><script>(() => {
+_STILL = """<div id="ID"LIVE>SCRUBBER</div><script>(() => {
   let looks = 0;
   const timer = setInterval(() => {
     const live = document.querySelector(".ID"), still = document.getElementById("ID");
@@ -61,10 +63,12 @@ class Explorer:
 
     work(**values): yields Frames for one set of values. controls(ipywidgets): the widgets by argument name. first: the
     Frame of their first values. fallback: what shows without a kernel or without ipywidgets. script: HTML for the page
-    that finds the widgets by the class `id` and makes more of them; without it they must be of use, too.
+    that finds the widgets by the class `id` and makes more of them; without it they must be of use, too. live: what the
+    built site puts here to compute in the reader's browser: the `element`, and its attributes; None for nothing.
     """
 
     script = ""
+    live: dict | None = None
 
     def __init__(self, work: Callable[..., Iterator[Frame]], controls: Callable, first: Frame, fallback: Scrubber):
         self.work, self.fallback, self.box = work, fallback, None
@@ -126,9 +130,26 @@ class Explorer:
         from IPython.display import HTML, display
 
         if self.box is None:
-            return display(self.fallback)
+            return display(HTML(self.still()) if self.live else self.fallback)
         display(self.box)
-        display(HTML(_STILL.replace("ID", self.id).replace("SCRUBBER", self.fallback.html) + self.script))
+        display(HTML(self.still() + self.script))
+
+    def still(self) -> str:
+        """The scrubber as HTML that makes room for what is alive."""
+        live = f' data-live="{escape(json.dumps(self.live))}"' if self.live else ""
+        return _STILL.replace("ID", self.id).replace("LIVE", live).replace("SCRUBBER", self.fallback.html)
+
+
+def _live(sd: StableDiffusion, element: str, asleep: str, given: dict, shows: str | None = None) -> dict | None:
+    """What the site puts in an explorer's place. It draws with the course's own model alone: None for another.
+
+    element: "sd-playground" or "sd-trip". asleep: the words of the button that wakes it. given, shows: as page.mjs and
+    trip.mjs say.
+    """
+    if sd.name != checkpoints.DEFAULT:
+        return None
+    shown = {} if shows is None else {"shows": shows}
+    return {"element": element, "asleep": asleep, "given": json.dumps(given), **shown}
 
 
 def prompt_explorer(
@@ -158,7 +179,37 @@ def prompt_explorer(
 
     knobs = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "sampler": sampler}
     frames = list(draw(prompt, negative_prompt, seed=seed, **knobs))
-    return Explorer(draw, controls, frames[-1], _scrubbed(frames, f"{prompt}: what the network believes at each step"))
+    explorer = Explorer(
+        draw, controls, frames[-1], _scrubbed(frames, f"{prompt}: what the network believes at each step")
+    )
+    given = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, **knobs}
+    explorer.live = _live(sd, "sd-playground", "Draw here, live", given, PROMPT)
+    return explorer
+
+
+def steps_explorer(
+    sd: StableDiffusion, distilled: StableDiffusion, prompt: str = "a glossy fox on a pink background", seed: int = 1
+) -> Explorer:
+    """Type a prompt and choose how many steps it gets: the model with guidance, and beside it the same model distilled
+    to few steps, which is asked once a step in place of twice."""
+    plain = {"sampler": "ddim", "spacing": "trailing", "guidance_scale": 4.0}
+    ways = [(sd, plain), (distilled, {"sampler": "lcm", "guidance_scale": 1.0})]
+
+    def draw(prompt, seed, num_inference_steps):
+        asked = {"seed": seed, "num_inference_steps": num_inference_steps, "progress": False}
+        drawn = [sampling.text_to_image(model, prompt, **asked, **how) for model, how in ways]
+        label = f"{num_inference_steps} steps: as it is, and distilled"
+        yield Frame(1, label, lambda: contact_sheet(drawn, columns=2, gap=8))
+
+    def controls(w):
+        return {
+            "prompt": w.Text(prompt, description="prompt"),
+            "seed": _slider(w.IntSlider, "seed", seed, 0, 100),
+            "num_inference_steps": _slider(w.IntSlider, "steps", 4, 1, 12),
+        }
+
+    frames = [frame for steps in (1, 2, 4, 8) for frame in draw(prompt, seed, steps)]
+    return Explorer(draw, controls, frames[2], _scrubbed(frames, f"{prompt}, in few steps", start=2))
 
 
 def noise_explorer(sd: StableDiffusion, image, *, seed: int = 1, timestep: int = 300) -> Explorer:
@@ -185,7 +236,10 @@ def noise_explorer(sd: StableDiffusion, image, *, seed: int = 1, timestep: int =
 
     shown = [[frame for space in places for frame in noised(last * k // 7, seed, space)] for k in range(8)]
     fallback = _scrubbed(shown, "The same picture at growing timesteps", names=["in pixels", "in latents"], start=3)
-    return Explorer(noised, controls, next(noised(timestep, seed, "pixels")), fallback)
+    explorer = Explorer(noised, controls, next(noised(timestep, seed, "pixels")), fallback)
+    given = {"picture": picture_uri(original), "timestep": timestep, "seed": seed}
+    explorer.live = _live(sd, "sd-trip", "Add noise to your own picture", given)
+    return explorer
 
 
 def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a foxaroo") -> Explorer:
@@ -203,9 +257,11 @@ def token_explorer(sd: StableDiffusion, prompt: str = "a picture of a foxaroo") 
     frames = [frame for sentence in (prompt, *SENTENCES) for frame in read(sentence)]
     fallback = _scrubbed(frames, "Sentences in pieces, with places and ids", start=0)
     layout = {"width": "480px"}
-    return Explorer(
+    explorer = Explorer(
         read, lambda w: {"prompt": w.Text(prompt, description="sentence", layout=layout)}, frames[0], fallback
     )
+    explorer.live = _live(sd, "sd-playground", "Type your own sentence", {"prompt": prompt}, "near")
+    return explorer
 
 
 def neighbours(sd: StableDiffusion, token: int, count: int = 3) -> list[str]:
@@ -264,7 +320,11 @@ def attention_explorer(
         for word, heat in words.items()
     ]
     fallback = _scrubbed(rows, f"{prompt}: where each token is heard", names=["the picture", "the token"], start=0)
-    return Explorer(listen, controls, sheet, fallback)
+    explorer = Explorer(listen, controls, sheet, fallback)
+    given = {"prompt": prompt, "seed": seed, "num_inference_steps": num_inference_steps}
+    given |= {"guidance_scale": guidance_scale, "sampler": "ddim"}
+    explorer.live = _live(sd, "sd-playground", "Draw, and point at a word", given, "seed again")
+    return explorer
 
 
 def img2img_explorer(
@@ -351,6 +411,14 @@ def img2img_explorer(
     explorer = Explorer(draw, controls, frames[-1], _scrubbed(frames, caption))
     if explorer.box is not None:
         explorer.panel.children += tuple(below)
+    start = {"picture": picture_uri(given)}
+    if len(frames) == 2:  # no step was taken
+        explorer.live = _live(sd, "sd-trip", "Send your own photograph there and back", start)
+        return explorer
+    start |= {"prompt": prompt, "seed": seed, "strength": strength, "num_inference_steps": num_inference_steps}
+    start |= {"guidance_scale": guidance_scale, "sampler": "ddim"}
+    parts = "start seed num_inference_steps guidance_scale again"
+    explorer.live = _live(sd, "sd-playground", "Sketch, and have it drawn", start, parts)
     return explorer
 
 
@@ -476,7 +544,8 @@ def _scrubbed(frames: list, caption: str, *, names=None, start: int = -1) -> Scr
     w, h = (max(side) for side in zip(*(image.size for row in pictures for image in row), strict=True))
     pictures = [[ImageOps.expand(p, (0, 0, w - p.width, h - p.height), "white") for p in row] for row in pictures]
     caption = f"{caption}. In a running notebook, live controls stand here."
-    return scrub(pictures, [row[0].label for row in rows], names=names, caption=caption, start=start)
+    labels = [row[0].label for row in rows]
+    return scrub(pictures, labels, names=names, caption=caption, start=start, lossless=False)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -6,6 +6,7 @@ again. Nothing in the result points to another host but the links that a reader 
 """
 
 import hashlib
+import html
 import importlib.util
 import json
 import os
@@ -24,8 +25,9 @@ from PIL import Image
 
 import sdlearn
 
-from .. import autoencoder, pictures
+from .. import pictures
 from ..hub import checkpoints
+from . import pages
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -42,11 +44,12 @@ FOLDED = {
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
 EXPLORER = '<div id="explorer-'  # of show.widgets, which needs a kernel
-LIVE = (
+LIVE = re.compile(r'<div id="explorer-\w+" data-live="([^"]*)">')
+PLAYGROUND = (
     '<p style="color: var(--pst-color-text-base)">Live on this site: the <a href="playground.html">playground</a> '
     "draws your own words.</p>"
 )
-SCRUBBER = "<!-- A scrubber stands here in the built book. -->"  # in index.md
+SCRIPTS = {"sd-playground": "page.mjs", "sd-trip": "trip.mjs"}
 
 COVER_SEED = 5
 COVER_SUBJECTS = """
@@ -122,7 +125,7 @@ def build() -> Path:
     notebooks()  # a clone, or one sentence why not
     if importlib.util.find_spec("jupyter_book") is None:
         raise OSError("Jupyter Book is not installed; in the clone run: pip install -e '.[book]'")
-    with _alone():
+    with alone():
         make(_stage(execute()), ROOT)
     return SITE / "index.html"
 
@@ -135,14 +138,11 @@ def make(source: Path, out: Path) -> None:
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
     command += ["--path-output", str(out), "--config", str(ROOT / "book.yml"), "-W", "--keep-going", "--quiet"]
     _call(command, "The book was not built")
-    for page in site.glob("*.html"):
-        page.write_text(lighten(page.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
-    for file in (site / "_static" / "scripts").glob("fontawesome.js*"):
-        file.unlink()
+    pages.finish(site)
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """While this process writes into _build no other does; errors name the disk and the cure."""
     lock = BUILD / "building"  # holds the number of the process
     try:
@@ -163,22 +163,24 @@ def _alone() -> Iterator[None]:
 
 def _stage(executed: list[Path]) -> Path:
     """The folder that Jupyter Book reads: the executed notebooks, the pages and the pictures."""
-    from . import playground, teaching
+    from . import landing, playground, teaching
 
     source = BUILD / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(NOTEBOOKS, source, ignore=shutil.ignore_patterns("*.ipynb", ".*"))
-    for copy in executed:
-        notebook = for_site(json.loads(copy.read_text(encoding="utf-8")))
-        (source / copy.name).write_text(json.dumps(notebook), encoding="utf-8")
     notebooks = {copy.stem: json.loads(copy.read_text(encoding="utf-8")) for copy in executed}
     for page in source.glob("teaching*.md"):
         page.write_text(teaching.fill(page.read_text(encoding="utf-8"), notebooks), encoding="utf-8")
-    index = source / "index.md"
-    index.write_text(index.read_text(encoding="utf-8").replace(SCRUBBER, first_scrubber()), encoding="utf-8")
     page = source / "playground.md"
     drawing = playground.stand(source, BUILD / "playground")
     page.write_text(page.read_text(encoding="utf-8").replace(playground.PLACE, drawing), encoding="utf-8")
+    live = (source / "extra" / "playground").is_dir()
+    index, sheet = source / "index.md", (COVER, cover_prompts(), COVER_SEED)
+    sd = sdlearn.load("emoji", device="cpu", dtype="float32")
+    text = landing.fill(index.read_text(encoding="utf-8"), notebooks, sd, source / "extra" / "landing", sheet, live)
+    index.write_text(text, encoding="utf-8")
+    for name, notebook in notebooks.items():
+        (source / f"{name}.ipynb").write_text(json.dumps(for_site(notebook, live)), encoding="utf-8")
     return source
 
 
@@ -194,22 +196,38 @@ def _furnish(source: Path) -> None:
         cover.crop((2 * side, 0, 3 * side, side)).resize((64, 64)).save(extra / "favicon.png")
 
 
-def for_site(notebook: dict) -> dict:
-    """An executed notebook without what needs a kernel or another host, and with its folded cells told to myst-nb."""
+def for_site(notebook: dict, live: bool = False) -> dict:
+    """An executed notebook without what needs a kernel or another host, and with its folded cells told to myst-nb.
+
+    live: whether the site has what it takes to draw, so that explorers do.
+    """
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":  # the book has a Colab button of its own
             cell["source"] = BADGE.sub("", "".join(cell["source"]))
         else:  # a widget is nothing without its kernel; the scrubber beside it stays
             cell["outputs"] = [o for o in cell["outputs"] if WIDGET not in o.get("data", {})]
             for data in (output.get("data", {}) for output in cell["outputs"]):
-                if EXPLORER in (html := "".join(data.get("text/html", ""))):
-                    data["text/html"] = html + LIVE
+                if EXPLORER in (page := "".join(data.get("text/html", ""))):
+                    data["text/html"] = awaken(page) if live else page
         for tag in tags(cell) & FOLDED.keys():
             how, closed, opened = FOLDED[tag]
             prompts = {"code_prompt_show": closed, "code_prompt_hide": opened}
             cell["metadata"] |= {"tags": sorted({how, *tags(cell)}), "mystnb": prompts}
     notebook["metadata"].pop("widgets", None)
     return notebook
+
+
+def awaken(page: str) -> str:
+    """An explorer's HTML inside the element that takes its place where the reader's browser can, or a way there."""
+    found = LIVE.search(page)
+    if not found:
+        return page + PLAYGROUND
+    attributes = json.loads(html.unescape(found[1]))
+    element = attributes.pop("element")
+    listed = " ".join(f'{name}="{html.escape(value)}"' for name, value in attributes.items())
+    script = f'<script type="module" src="_static/playground/{SCRIPTS[element]}"></script>'
+    off = "<noscript><p>To compute here takes JavaScript, which is off. Below is what was drawn before.</p></noscript>"
+    return f'<{element} model="playground/model.json" {listed}>{off}{LIVE.sub("<div>", page)}</{element}>{script}'
 
 
 def tags(cell: dict) -> set[str]:
@@ -225,16 +243,6 @@ def fold(notebook: dict) -> dict:
         if FOLDED.keys() & tags(cell):
             metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}}  # Colab's key, JupyterLab's key
     return notebook
-
-
-def lighten(page: str) -> str:
-    """The HTML of a page without what it loads for nothing or what reads badly."""
-    page = re.sub(r"\s*<script [^>]*/fontawesome\.js[^>]*></script>", "", page)  # 1.5 MB; all icons are a web font's
-    if 'class="math' not in page:
-        page = re.sub(r"\s*<script>window\.MathJax = .*?</script>", "", page)
-        page = re.sub(r"\s*<script [^>]*/mathjax/[^>]*></script>", "", page)
-    page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")  # its own words say more
-    return re.sub(r'<span class="c1"># ?@title .*?</span>\n', "", page)  # which is for Colab's eyes
 
 
 def minutes(executed: dict) -> float:
@@ -262,19 +270,6 @@ def _is_figure(output: dict) -> bool:
     data = output.get("data", {})
     page = "".join(data.get("text/html", ""))
     return any(kind.startswith("image/") for kind in data) or bool(re.search(r"<(img|svg)\b|id=\"sdlearn-", page))
-
-
-def first_scrubber() -> str:
-    """The landing page's scrubber: five pictures drawn side by side, from noise on."""
-    sd = sdlearn.load("emoji", device="cpu", dtype="float32")
-    prompts = [prompt for prompt in cover_prompts() if re.search("owl|mushroom|rocket|penguin|robot", prompt)]
-    run = {"seeds": [COVER_SEED] * len(prompts), "num_inference_steps": 14, "progress": False}
-    steps = list(sdlearn.denoise(sd, prompts, **run))
-    frames = [pictures.to_images(autoencoder.decode(sd, step.latents)) for step in steps]
-    labels = [f"after step {step.index + 1} of {len(steps)}" for step in steps]
-    alt = f"{len(prompts)} pictures side by side, from noise to {', '.join(prompts)}"
-    scrubber = sdlearn.scrub(frames, labels, caption="Drag, or press play: noise becomes pictures.", alt=alt, start=4)
-    return f"`````{{raw}} html\n{scrubber.html}\n`````"
 
 
 def draw_cover() -> Path:

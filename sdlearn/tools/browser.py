@@ -2,7 +2,8 @@
 
     networks     ONNX, the numbers stored in half precision and computed in single
     samplers     what each solver makes of the network's answers, as plain coefficients
-    text         the tokenizer's merges, and the token rows that carry something
+    text         the tokenizer's merges, the token rows that carry something, and which of them are alike
+    levels       how much of the picture and of the noise there is at each training timestep
 
 The page has no sampler, no schedule and no size of its own: all of it is read from here, so that what it draws is what
 Python draws. Every big file is gzipped, since few hosts do that by themselves, and named by its content, so that a
@@ -54,6 +55,8 @@ def export(sd: StableDiffusion, folder: Path) -> Path:
     live = live_rows(sd)
     files = {name: store(folder, f"{name}.onnx", data) for name, data in networks(sd, live).items()}
     files["merges"] = store(folder, "merges.txt", merges(sd).encode())
+    for name, table in {"near": near(sd, live), "levels": levels(sd.schedule)}.items():
+        files[name] = store(folder, f"{name}.json", json.dumps(table, separators=(",", ":")).encode())
     samplers = {}
     for name, sampler in SAMPLERS.items():
         if found := recipes(sd.schedule, sampler):
@@ -253,6 +256,21 @@ def live_rows(sd: StableDiffusion) -> list[int]:
     table = sd.text_encoder.get_input_embeddings().weight
     live = table.ne(0).any(1)
     return [*(~live).nonzero()[:1, 0].tolist(), *live.nonzero()[:, 0].tolist()]
+
+
+def near(sd: StableDiffusion, live: list[int], count: int = 3) -> dict[int, list[int]]:
+    """For each id whose row is not zero, marks left out, the ids of those whose rows point most nearly the same way."""
+    ids = torch.tensor([number for number in live[1:] if number not in sd.tokenizer.all_special_ids])
+    rows = nn.functional.normalize(sd.text_encoder.get_input_embeddings().weight.detach().float()[ids], dim=1)
+    cosines = (rows @ rows.T).fill_diagonal_(-1)
+    found = ids[cosines.topk(min(count, len(ids))).indices]
+    return dict(zip(ids.tolist(), found.tolist(), strict=True))
+
+
+def levels(schedule: NoiseSchedule) -> list[dict[str, float]]:
+    """The factors of the picture and of the noise at each training timestep."""
+    pairs = zip(schedule.signal.tolist(), schedule.noise.tolist(), strict=True)
+    return [{"signal": _short(signal), "noise": _short(noise)} for signal, noise in pairs]
 
 
 def marks(sd: StableDiffusion) -> dict[str, int]:

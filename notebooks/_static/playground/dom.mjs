@@ -35,3 +35,26 @@ export function download(name, blob) {
   make("a", {href: url, download: name}).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
+
+export const PLAY = "M4 2 L16 9 L4 16 Z", PAUSE = "M3 2 H7 V16 H3 Z M11 2 H15 V16 H11 Z";
+
+export const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+
+/** What this browser lacks to draw, in words, or undefined. */
+export function lacking() {
+  const needed = {WebAssembly: globalThis.WebAssembly, workers: globalThis.Worker, unpacking: globalThis.DecompressionStream};
+  return Object.keys(needed).find((name) => !needed[name]);
+}
+
+/** The button of an explorer that is asleep: it says what will come, and is gone once pressed. */
+export function bell(host, wake) {
+  const button = make("button", {type: "button"}, host.getAttribute("asleep")), note = make("span", {},
+    "Or drag through what was drawn before.");
+  const node = make("div", {class: "bell"}, button, note);
+  button.addEventListener("click", () => {
+    button.disabled = true;
+    note.textContent = "One moment.";
+    wake();
+  });
+  return node;
+}

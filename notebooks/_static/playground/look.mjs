@@ -23,6 +23,10 @@ button { cursor: pointer; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .row { display: flex; flex-wrap: wrap; gap: .4rem; align-items: center; margin: .6rem 0 0; padding: 0; list-style: none; }
 .pieces { min-height: 2.1rem; }
+.near { display: grid; grid-template-columns: max-content max-content minmax(0, 1fr); gap: .25rem 1.2rem; margin: .6rem 0 0; }
+.near > :nth-child(-n + 3) { font-weight: 600; color: var(--soft); font-family: inherit; }
+.near dt, .near dd { margin: 0; font-weight: 400; font-variant-numeric: tabular-nums; }
+.near dt { font-family: var(--pst-font-family-monospace, monospace); }
 .row > .hint { color: var(--soft); font-size: .9rem; }
 .piece, .idea, .small { border: 1px solid var(--line); border-radius: 1rem; background: var(--card); padding: .15rem .7rem;
   font-size: .95rem; line-height: 1.5; }
@@ -76,6 +80,7 @@ button { cursor: pointer; }
 .inside { margin: 1.4rem 0 0; }
 .inside h2, .take h2 { font-size: 1.15rem; line-height: 1.3; margin: 0 0 .5rem; font-weight: 600; }
 .panels { display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: .6rem; }
+.panels.two { grid-template-columns: repeat(2, minmax(0, 16rem)); margin-top: 1rem; }
 .panels figure { margin: 0; text-align: center; }
 .panels canvas { display: block; width: 100%; height: auto; border-radius: .6rem; box-shadow: 0 0 0 1px var(--line);
   background: var(--card); }

@@ -124,6 +124,14 @@ export class Pad {
     this.changed();
   }
 
+  /** A picture from an address. */
+  async open(address) {
+    const picture = new Image();
+    picture.src = address;
+    await picture.decode();
+    this.pen.drawImage(picture, 0, 0, this.width, this.height);
+  }
+
   /** What is on the sheet. */
   bytes() {
     return this.pen.getImageData(0, 0, this.width, this.height).data;

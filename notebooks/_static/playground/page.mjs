@@ -1,6 +1,11 @@
-// The playground on its page: <sd-playground> holds what stands there without it, and takes its place.
+// The playground: <sd-playground> holds what stands there without it, and takes its place.
+//
+//   model   the address of model.json
+//   given   JSON: the settings to begin with, and perhaps `picture`, the address of one to begin with
+//   shows   names of the parts that a lesson's explorer has; without it, all of PARTS
+//   asleep  words of a button, before which nothing but this script is fetched and what stands here stays
 
-import {download, icon, make, paint} from "./dom.mjs";
+import {bell, download, icon, lacking, make, megabytes, paint, PAUSE, PLAY} from "./dom.mjs";
 import {fetchUnpacked, keep} from "./files.mjs";
 import {STYLE} from "./look.mjs";
 import {toColours} from "./model.mjs";
@@ -12,45 +17,56 @@ import {Tokenizer} from "./tokenizer.mjs";
 
 const WAIT = 500; // milliseconds after the last change before the picture is drawn anew
 const BEAT = 160; // milliseconds a frame of the replay
+const PARTS = ["ideas", "seed", "num_inference_steps", "guidance_scale", "sampler", "negative_prompt", "start", "again", "inside",
+  "take"];
 const MODULES = ["worker", "draw", "files", "model", "random", "sampler", "tokenizer"];
 
-const PLAY = "M4 2 L16 9 L4 16 Z", PAUSE = "M3 2 H7 V16 H3 Z M11 2 H15 V16 H11 Z";
 const dot = (x, y) => `M${x - 1.6} ${y} a1.6 1.6 0 1 0 3.2 0 a1.6 1.6 0 1 0 -3.2 0 Z`;
 const DICE = `M4 1 H14 A3 3 0 0 1 17 4 V14 A3 3 0 0 1 14 17 H4 A3 3 0 0 1 1 14 V4 A3 3 0 0 1 4 1 Z ${
   [[5, 5], [13, 5], [9, 9], [5, 13], [13, 13]].map(([x, y]) => dot(x, y)).join(" ")}`;
 
-/** What this browser lacks, in words, or null. */
-function lacking() {
-  const needed = {WebAssembly: globalThis.WebAssembly, workers: globalThis.Worker, unpacking: globalThis.DecompressionStream};
-  return Object.keys(needed).find((name) => !needed[name]) ?? null;
-}
-
-const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
-
 class Playground extends HTMLElement {
-  async connectedCallback() {
-    if (this.shadowRoot) return;
+  connectedCallback() {
+    if (this.shadowRoot || this.known) return;
+    this.known = true;
     const missing = lacking();
     if (missing) return this.refuse(`This browser is too old to draw here (it knows no ${missing}).`);
+    if (this.hasAttribute("asleep")) this.prepend(bell(this, () => this.wake()));
+    else this.wake();
+  }
+
+  async wake() {
     this.base = new URL(this.getAttribute("model"), document.baseURI);
     try {
       this.manifest = await (await fetch(this.base)).json();
     } catch {
       return this.refuse("The model of this site cannot be read.");
     }
+    this.parts = new Set(this.hasAttribute("shows") ? this.getAttribute("shows").split(" ") : PARTS);
+    const {picture, ...given} = JSON.parse(this.getAttribute("given") ?? "{}");
     this.frames = [];
     this.at = 0;
     this.number = 0;
     this.build();
-    this.restore();
+    this.set(given);
+    if (picture) await this.pad.open(picture).catch(() => {});
+    if (this.hasAttribute("asleep")) {
+      this.from(this.parts.has("start") ? "picture" : "noise");
+      this.inputs.prompt.focus({preventScroll: true});
+      await this.learn();
+      if (!this.parts.has("near")) this.draw();
+    } else {
+      this.restore();
+      addEventListener("hashchange", () => this.restore());
+    }
     this.replaceChildren();
-    addEventListener("hashchange", () => this.restore());
   }
 
   /** Leave what stands here without the playground, and say why. */
   refuse(sentence) {
     this.classList.remove("waits");
-    this.prepend(make("p", {}, `${sentence} Below is a run that was drawn before.`));
+    this.querySelector(".bell")?.remove();
+    this.prepend(make("p", {class: "refusal"}, `${sentence} Below is a run that was drawn before.`));
   }
 
   build() {
@@ -69,6 +85,8 @@ class Playground extends HTMLElement {
       make("span", {class: "hint"}, "Try"), ...prompts.map((text) => make("button", {class: "idea", type: "button",
         title: text,
         onclick: () => { prompt.value = text; this.read(); this.draw(); }}, text.replace(/^an? | on .*$/g, ""))));
+
+    this.near = make("dl", {class: "near", hidden: !this.parts.has("near")});
 
     this.screen = make("canvas", {role: "img", "aria-label": "The picture"});
     this.map = make("canvas", {class: "map", "aria-hidden": "true"});
@@ -116,10 +134,11 @@ class Playground extends HTMLElement {
     this.ranges = {num_inference_steps: steps, guidance_scale: guidance, strength};
     this.inputs = {prompt, negative_prompt: negative, seed, num_inference_steps: steps.input,
       guidance_scale: guidance.input, sampler, strength: strength.input};
-    const knobs = make("div", {class: "knobs"}, make("div", {class: "knob"}, make("span", {}, "Seed"),
-      seed, dice), steps.label, guidance.label,
-      knob("Sampler", sampler), knob("Leave out", negative), start, this.started,
-      make("label", {class: "tick"}, this.eager, "Draw again at every change"));
+    const rows = {seed: make("div", {class: "knob"}, make("span", {}, "Seed"), seed, dice), num_inference_steps: steps.label,
+      guidance_scale: guidance.label, sampler: knob("Sampler", sampler), negative_prompt: knob("Leave out", negative), start};
+    const knobs = make("div", {class: "knobs"}, ...Object.values(rows), this.started,
+      make("label", {class: "tick", hidden: !this.parts.has("again")}, this.eager, "Draw again at every change"));
+    for (const [name, row] of Object.entries(rows)) row.hidden = !this.parts.has(name);
 
     this.panels = {};
     const panel = (name, title, text) => {
@@ -142,7 +161,11 @@ class Playground extends HTMLElement {
       action("Copy a link", () => this.copy(this.link(), "The link is copied.")),
       action("Copy the Python", () => this.copy(this.python.textContent, "The lines are copied."))), this.python);
 
-    root.append(make("style", {}, STYLE), ask, this.pieces, ideas, make("div", {class: "desk"}, left, knobs), this.inside, this.take);
+    const desk = make("div", {class: "desk"}, left, knobs), reads = this.parts.has("near");
+    ideas.hidden = !this.parts.has("ideas");
+    this.take.hidden = !this.parts.has("take");
+    desk.hidden = this.go.hidden = reads; // to read a sentence takes no picture
+    root.append(make("style", {}, STYLE), ask, this.pieces, this.near, ideas, desk, this.inside, this.take);
     root.addEventListener("focusin", () => this.learn(), {once: true});
     root.addEventListener("pointerdown", () => this.learn(), {once: true});
     root.addEventListener("keydown", (event) => event.key !== "Tab" && event.stopPropagation()); // the theme's shortcuts
@@ -221,7 +244,11 @@ class Playground extends HTMLElement {
     const bytes = await fetchUnpacked(new URL(files.merges.path, this.base).href).catch(() => null);
     if (!bytes) return;
     this.tokenizer = new Tokenizer(new TextDecoder().decode(bytes), tokens);
-    this.known = tokens.live && new Set(tokens.live);
+    this.live = tokens.live && new Set(tokens.live);
+    if (this.parts.has("near") && files.near) {
+      const near = await fetchUnpacked(new URL(files.near.path, this.base).href).catch(() => null);
+      this.rows = near && JSON.parse(new TextDecoder().decode(near));
+    }
     this.read();
   }
 
@@ -231,7 +258,7 @@ class Playground extends HTMLElement {
     if (!this.tokenizer) return;
     const {words, lost} = this.tokenizer.read(this.inputs.prompt.value), {live} = this.manifest.tokens;
     const chips = words.map((id, k) => {
-      const piece = this.tokenizer.pieces[id], strange = this.known && (!this.known.has(id) || id === live[0]);
+      const piece = this.tokenizer.pieces[id], strange = this.live && (!this.live.has(id) || id === live[0]);
       const ends = piece.endsWith("</w>"), text = this.tokenizer.decode([id]) || piece;
       const say = strange ? `${text}: this model has learned nothing about it` : `${text}: token ${id}`;
       const chip = make("button", {type: "button", title: say, "aria-label": say,
@@ -243,6 +270,10 @@ class Playground extends HTMLElement {
     const rest = lost ? [make("li", {class: "hint"}, `… and no room for: ${lost}`)] : [];
     const none = make("li", {class: "hint"}, "No words: the model draws what it likes.");
     this.pieces.replaceChildren(...(chips.length ? chips : [none]), ...rest);
+    if (!this.rows) return;
+    this.near.replaceChildren(make("dt", {}, "piece"), make("dd", {}, "id"), make("dd", {}, "nearest rows of the token table"),
+      ...[...new Set(words)].flatMap((id) => [make("dt", {}, this.tokenizer.decode([id])), make("dd", {}, id),
+        make("dd", {}, this.rows[id]?.map((row) => this.tokenizer.decode([row])).join(", ") ?? "none: nothing is learned")]));
   }
 
   /** Light up where the network reads a token, at the step that is shown; null for none. */
@@ -302,7 +333,8 @@ class Playground extends HTMLElement {
         this.arrived = [{}];
         this.frames = this.arrived;
         this.drawn = this.pending;
-        this.bar.hidden = this.inside.hidden = false;
+        this.bar.hidden = false;
+        this.inside.hidden = !this.parts.has("inside");
       }
       this.arrived.push(data);
       this.slider.max = this.total() + 1;
@@ -400,7 +432,7 @@ class Playground extends HTMLElement {
   /** Ask what there is to see inside the step. */
   look() {
     const step = this.step(), frame = this.frames[step + 1];
-    if (!frame?.row || this.hasAttribute("busy")) return;
+    if (!frame?.row || this.hasAttribute("busy") || this.inside.hidden) return;
     if (frame.inside) return this.uncover(frame);
     clearTimeout(this.looking);
     this.looking = setTimeout(() => this.worker.postMessage({look: step, draw: this.number, inside: true}), 60);

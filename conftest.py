@@ -23,11 +23,11 @@ os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel is this envi
 
 
 TIERS = {
-    "core": "animation autoencoder casebook conventions guidance machine packaging predict samplers schedule scrubber "
+    "core": "animation autoencoder conventions guidance machine packaging predict samplers schedule scrubber "
     "text tiers",
     "models": "artwork attention batch bench checkpoints classroom cli costs exercises figures lora mutants optimize "
     "pipelines playground sampling training",
-    "full": "lessons notebooks playground_site site teaching widgets",
+    "full": "casebook lessons notebooks playground_site site slides teaching widgets",
 }
 BEFORE = pytest.StashKey[float]()  # seconds of processors when a test began
 

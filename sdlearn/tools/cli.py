@@ -77,6 +77,8 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     book = command("book", "tools.book.build", "build the course as a site, complete without internet", description)
     cover = {"dest": "run", "action": "store_const", "const": partial(_call, "tools.book.draw_cover")}
     book.add_argument("--cover", **cover, help="only draw the README's picture anew")
+    decks = {"action": _Instead, "const": "tools.slides.build", "nargs": 0}
+    book.add_argument("--slides", **decks, help="make slides instead, a deck a notebook in _build/slides")
 
     description = (
         "Draw a picture for every line of a file, as PNGs that carry their settings, with a JSON lines index. The same "

@@ -196,6 +196,70 @@ def test_a_claim_about_the_shipped_model_does_not_stop_another(random_sd, capsys
         lesson.prove("one and one are three", False)
 
 
+# -- few steps ---------------------------------------------------------------------------------------------------------
+
+
+def test_on_a_model_without_a_judge_a_run_that_keeps_the_rules_is_right(random_sd):
+    from sdlearn.exercises import few_steps
+
+    def runs(*timesteps, name="ddim"):
+        return few_steps.plan.judge(lambda calls: (name, timesteps[:calls]), random_sd)
+
+    assert few_steps.plan.judge(few_steps.plan.answer, random_sd) == (True, "right.")
+    assert runs(500, 400, 300, 200) == (True, "right.")
+    assert runs(999, 1000)[1] == few_steps.UNKNOWN and runs(999, 999)[1] == few_steps.UPHILL
+    assert runs(999, 500, name="lms")[1] == few_steps.FOREIGN and runs()[1] == few_steps.UNKNOWN
+    assert few_steps.plan.judge(lambda calls: None, random_sd)[0] is None
+
+
+def test_plms_asks_once_more_than_it_has_timesteps(emoji):
+    from sdlearn.exercises import few_steps
+
+    for name, timesteps in (("plms", (999, 700, 300)), ("ddim", (999, 500)), ("plms", (999,))):
+        seen = few_steps.calls_of(
+            emoji, lambda name=name, timesteps=timesteps: few_steps.pictures(emoji, name, timesteps)
+        )
+        assert seen == few_steps.asked(name, timesteps) * len(few_steps.PROMPTS)
+
+
+def test_the_twins_student_learns_the_ends_and_says_the_point_itself_at_the_last_level():
+    from sdlearn.exercises import few_steps
+    from sdlearn.show import exact
+
+    torch.manual_seed(5)
+    student, last = few_steps.learn(few_steps.target.answer, steps=600), few_steps.LEVELS[-1]
+    assert torch.initial_seed() == 5
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    torch.testing.assert_close(student(x, last), x / last.signal)
+    start, ends = (exact.path(exact.SHARES, level) / level.signal for level in (few_steps.LEVELS[0], last))
+    jumped = student(few_steps.LEVELS[0].signal * start, few_steps.LEVELS[0])
+    assert (jumped - ends).abs().mean() < 0.35 < 0.8 < ends.abs().mean()
+
+
+def test_a_transformer_puts_its_patches_back_where_it_took_them_and_begins_by_doing_nothing():
+    from sdlearn.exercises.few_steps import DiT
+
+    network = DiT(channels=4, size=6, words=8, patch=2, width=32, layers=2)
+    with torch.no_grad():  # read a patch's numbers into the first 16 of a token, and write them out again
+        network.enter.weight.zero_().flatten(1)[:16] = torch.eye(16)
+        network.leave.weight.zero_()[:, :16] = torch.eye(16)
+        for layer in (network.enter, network.leave):
+            layer.bias.zero_()
+        x, states = torch.randn(2, 4, 6, 6), torch.randn(2, 5, 8)
+        out = network(x, torch.tensor([3.0, 900.0]), states)
+        torch.testing.assert_close(out, x)
+        network.blocks[0].told[1].bias.fill_(0.1)
+        later = network(x, torch.tensor([3.0, 900.0]), states)
+        assert (later - x).abs().max() > 1e-3 and later.shape == x.shape
+
+
+@pytest.mark.parametrize(("name", "billions"), [("sd-3-medium", 2.0), ("flux.1-schnell", 11.9), ("sd-1.5", 0.86)])
+def test_networks_of_published_configs_have_their_published_size(name, billions):
+    from sdlearn.exercises.few_steps import real
+
+    assert sum(p.numel() for p in real(name).parameters()) / 1e9 == pytest.approx(billions, rel=0.02)
+
+
 # -- the final ---------------------------------------------------------------------------------------------------------
 
 

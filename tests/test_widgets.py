@@ -17,6 +17,7 @@ from PIL import Image
 
 from sdlearn import attention, autoencoder
 from sdlearn.pictures import to_images, to_tensor
+from sdlearn.sampling import text_to_image
 from sdlearn.show import widgets
 from sdlearn.show.widgets import Explorer, Frame
 
@@ -159,6 +160,19 @@ def test_attention_explorer_shows_each_token_and_listens_to_no_one_else(emoji):
     assert explorer.picture.value != before
     assert [len(row) for row in explorer.fallback.frames] == [2] * 5  # two marks, two words and the padding
     assert not any(isinstance(now, attention.Watched) for now in emoji.unet.attn_processors.values())
+
+
+def test_steps_explorer_shows_what_both_models_draw(emoji):
+    explorer = widgets.steps_explorer(emoji, emoji, "a cat")
+    explorer.controls["num_inference_steps"].value = 3
+    wait(explorer)
+    asked = {"seed": 1, "num_inference_steps": 3, "progress": False}
+    plain = text_to_image(emoji, "a cat", sampler="ddim", spacing="trailing", guidance_scale=4.0, **asked)
+    jumps = text_to_image(emoji, "a cat", sampler="lcm", guidance_scale=1.0, **asked)
+    seen = shown(explorer)
+    assert seen.crop((0, 0, *plain.size)).tobytes() == plain.tobytes()
+    assert seen.crop((seen.width - jumps.width, 0, *seen.size)).tobytes() == jumps.tobytes()
+    assert "3 steps" in explorer.message.value and len(explorer.fallback.frames) == 4
 
 
 def test_memory_explorer_counts_what_the_arithmetic_says(emoji):

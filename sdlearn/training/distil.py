@@ -20,7 +20,7 @@ from .diffusion import tokenize
 from .loop import Settings, generator, processes, train
 
 SETTINGS = Settings(steps=400, batch_size=32, learning_rate=1e-3, warmup=20, ema=0.98, weight_decay=0.0)
-RANK = 32
+RANK = 8  # a file of 1.4 MB for the shipped model
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
           "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj")  # fmt: skip
 GUIDANCE = (2.0, 6.0)  # of the teacher, drawn for each picture
@@ -104,8 +104,12 @@ def train_few_steps(
     latents: (N, 4, h, w) of unit size, of training pictures, or drawn by the model itself; ids: (N, 77), the tokens of
     their captions. options: of `loop.train`. Returns the folder, or None if the run was stopped early.
     """
+    from diffusers.models.attention_processor import AttnProcessor
+
     settings, folder = settings or SETTINGS, Path(folder)
     torch.manual_seed(settings.seed)
+    if sd.device.type == "cpu":  # where fused attention is slow on its way back, see `train_diffusion`
+        sd.unet.set_attn_processor(AttnProcessor())
     add_adapter(sd.unet, rank)
     model, empty = ConsistencyLoss(sd).train(), tokenize(sd.tokenizer, [""])
 

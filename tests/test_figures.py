@@ -117,6 +117,13 @@ DRAWN = {
         title="B",
     ),
     "bars of one piece": lambda: figures.bars({"one": {"a": 1}, "two": {"a": 0.03}}, xlabel="s", form=".2f"),
+    "walks": lambda: figures.walks(
+        ([0.9, 0.5, 0], normal(3, 5)),
+        {"one step": ([0.9, 0], normal(2, 5)), "two steps of $x": ([0.9, 0.2, 0], normal(3, 5))},
+        density=(X, np.exp(-(X**2))),
+        title="W",
+    ),
+    "a walk alone": lambda: figures.walks(([1, 0], normal(2, 3)), {"a": ([1, 0], normal(2, 3))}),
     "number line": lambda: figures.number_line(T, 20),
     "number lines": lambda: figures.number_line(T, {"strength 0.2": 40, "strength 1": 0}, title="Where to start"),
 }
@@ -570,6 +577,8 @@ BAD = {
     "not positive": lambda: figures.curves({"a": [0, 1]}, xlabel="x", ylabel="y", log="y"),
     "2 ids for 1 pieces": lambda: figures.tokens(["a"], [1, 2]),
     "from 0 to 50": lambda: figures.number_line(T, 51),
+    "at least one panel": lambda: figures.walks(([1, 0], normal(2, 3)), {}),
+    "2 noise levels of 'a' for 3 rows": lambda: figures.walks(([1, 0], normal(2, 3)), {"a": ([1, 0], normal(3, 3))}),
     "a row for each timestep": lambda: figures.density_over_time(X, np.ones((61, 3))),
     r"a row and a column for each of 3 words": lambda: figures.attention({"w": np.ones((2, 2))}, "abc"),
     "60 values of 't = 1' for 61 positions": lambda: figures.field(X, {"t = 1": (X, X[1:], X)}),

@@ -31,7 +31,7 @@ from .unet import unet
 
 __all__ = ["attention", "curves", "density_over_time", "difference", "edge_colour", "field", "grid", "guidance"]
 __all__ += ["histograms", "ladders", "latent_channels", "machine", "matrix", "noise_schedule", "number_line"]
-__all__ += ["distance", "overlap", "psnr", "strip", "tokens"]
+__all__ += ["distance", "overlap", "psnr", "strip", "tokens", "walks"]
 __all__ += ["amounts", "bars", "guidance_plane", "guided_flow", "heat_maps", "overlay", "to_scale", "unet"]
 
 
@@ -306,6 +306,31 @@ def density_over_time(x, density, *, paths=None, timesteps=None, title=None) -> 
     ax.set(xlabel="training timestep t", ylabel="$x_t$", ylim=(x.min(), x.max()))
     fig.colorbar(shown, ax=ax, label="probability density", pad=0.01)
     return paper.titled(fig, title or "Two roads into one Gaussian", "a density over time, with sample paths")
+
+
+@paper.house_style
+def walks(paths, panels: Mapping, *, density=None, title=None) -> Figure:
+    """Points on their way from noise (left) to data (right), as the panels' walks take them and as they should go.
+
+    paths: (noise (T,), places (T, N)), the right way, grey in each panel. panels: caption -> (noise (K,), places
+    (K, N)), a coloured line with a mark at each of its K places for each of N points. noise: 1 at the start and 0 at
+    the data. density: (places (X,), values (X,)) of the data, drawn at the right edge.
+    """
+    paper.something(panels, "panel")
+    right_noise, right = (paper.numbers(part, "paths") for part in paths)
+    fig, axes = paper.chart(WIDTH, 3.5, 1, len(panels), sharey=True)
+    for k, (ax, (name, walk)) in enumerate(zip(np.ravel(axes), panels.items(), strict=True)):
+        noise, places = (paper.numbers(part, f"walk {name!r}") for part in walk)
+        paper.same_number(noise, len(places), f"noise levels of {name!r}", "rows of places")
+        ax.plot(right_noise, right, color=PALE, linewidth=2.2, zorder=1)
+        ax.plot(noise, places, color=COLOURS[k % len(COLOURS)], linewidth=1.1, marker="o", markersize=3.5, zorder=3)
+        if density is not None:
+            x, height = (paper.numbers(part, "density") for part in density)
+            ax.fill_betweenx(x, 0, -0.22 * height / height.max(), color=GREY, alpha=0.45, linewidth=0, zorder=2)
+        ax.set(xlim=(1.03, -0.24 if density is not None else -0.05), xticks=[1, 0.5, 0], xlabel="share of noise")
+        ax.set_title(paper.wrap(name, 10.5, WIDTH * DPI / len(panels) - 24 * PT), fontsize=10.5)
+    np.ravel(axes)[0].set_ylabel("place on the line")
+    return paper.titled(fig, title, f"walks from noise to data: {', '.join(map(str, panels))}")
 
 
 @paper.house_style

@@ -25,9 +25,9 @@ os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel is this envi
 TIERS = {
     "core": "animation autoencoder conventions guidance machine packaging predict samplers schedule scrubber "
     "text tiers",
-    "models": "artwork attention batch bench checkpoints classroom cli costs exercises figures lora mutants optimize "
+    "models": "artwork attention batch bench checkpoints classroom cli costs exercises figures learning lora mutants optimize "
     "pipelines playground sampling training",
-    "full": "casebook lessons notebooks playground_site site slides teaching widgets",
+    "full": "bundle casebook lessons live notebooks playground_site site slides teaching widgets",
 }
 BEFORE = pytest.StashKey[float]()  # seconds of processors when a test began
 

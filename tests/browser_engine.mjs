@@ -1,12 +1,13 @@
 // What the playground's engine makes of questions from Python: node browser_engine.mjs FOLDER < questions.json
 // FOLDER holds the engine; a question is {do: NAME, ...} and every answer is one line of JSON.
-import {readFileSync} from "node:fs";
+import {readFileSync, writeFileSync} from "node:fs";
 import {pathToFileURL} from "node:url";
 import {gunzipSync} from "node:zlib";
 
 const engine = (name) => import(new URL(`${name}.mjs`, pathToFileURL(`${process.argv[2]}/`)));
 const {Generator} = await engine("random"), {Tokenizer} = await engine("tokenizer");
 const {begin, guide, questions, solve} = await engine("sampler"), settings = await engine("settings");
+const {addLora, fromHalf, toHalf} = await engine("lora");
 const unpacked = (path) => gunzipSync(readFileSync(path)).toString();
 
 const ANSWERS = {
@@ -28,6 +29,12 @@ const ANSWERS = {
     const first = begin(table, steps, skip, noise(), x0 && Float32Array.from(x0));
     for await (const step of solve(questions(table, steps, skip), first, ask, noise)) states.push([...step.after]);
     return {states, t: questions(table, steps, skip).map((row) => row.t)};
+  },
+  halves: ({bits, floats}) => [bits.map(fromHalf), floats.map(toHalf)],
+  lora: ({unet, few, out}) => {
+    const [file, lora] = [unet, few].map((path) => new Uint8Array(gunzipSync(readFileSync(path))));
+    writeFileSync(out, addLora(file, lora));
+    return null;
   },
   link: ({hash, asked}) => ({hash: settings.toHash(asked), back: settings.fromHash(hash ?? settings.toHash(asked))}),
   python: ({asked, load, started}) => settings.toPython(asked, load, started),

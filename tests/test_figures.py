@@ -3,7 +3,9 @@
 import io
 import itertools
 import math
+import re
 import warnings
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -211,6 +213,21 @@ def test_a_figure_shows_itself_once_with_its_text_alternative(monkeypatch):
     assert set(data) == {"image/png", "text/html", "text/plain"}
     assert 'alt="pictures: &lt;b&gt;fox&lt;/b&gt; &amp; friends"' in data["text/html"]
     assert options["metadata"]["image/png"]["width"] == round(96 * figure.get_figwidth())
+
+
+def test_a_chart_is_a_drawing_whose_colours_a_page_may_change_and_a_sheet_of_pictures_is_none(monkeypatch):
+    chart = figures.curves({"<b>": ([0, 1], [0, 1]), "c": ([0, 1], [1, 0])}, xlabel="x", ylabel="y", title="A & B")
+    drawings = [chart.svg(), chart.svg()]
+    root = ElementTree.fromstring(drawings[0])
+    assert root.get("role") == "img" and root.get("aria-label") == chart.alt and root.get("width") == "816"
+    colours = re.findall(r"\b(?:fill|stroke):\s*([^;\"]+)", drawings[0])
+    own = [colour for colour in colours if not re.fullmatch(r"var\(--ink-([0-9a-f]{6}), #\1\)|none", colour)]
+    assert len(colours) > 20 and own == []
+    ids = [set(re.findall(r'\bid="([^"]+)"', drawing)) for drawing in drawings]
+    assert not ids[0] & ids[1], "two of them may stand on one page"
+    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', drawings[0]))
+    assert {one or other for one, other in used} <= ids[0]
+    assert figures.grid([SMALL[0]], ["a fox"]).svg() is None
 
 
 # -- sheets of pictures -----------------------------------------------------------------------------------------------

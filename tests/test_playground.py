@@ -21,7 +21,8 @@ import sdlearn
 from sdlearn import autoencoder, sampling, text
 from sdlearn.samplers import SAMPLERS
 from sdlearn.schedule import NoiseSchedule
-from sdlearn.tools import book, browser
+from sdlearn.show import widgets
+from sdlearn.tools import book, browser, playground
 
 ENGINE = book.NOTEBOOKS / "_static" / "playground"
 NODE = shutil.which("node")
@@ -264,6 +265,56 @@ def test_the_unet_answers_as_in_torch_and_shows_where_each_word_was_read(network
         close(output, wanted)
         assert np.allclose(attention.sum(0), 1, atol=1e-4), "at every place the shares of all tokens add up to 1"
         assert list(attention.shape[1:]) == browser.finest(sd)
+
+
+@needs_node
+def test_half_precision_is_read_and_written_as_numpy_does():
+    bits = np.arange(2**16, dtype=np.uint16)
+    floats = np.random.default_rng(0).normal(size=4000).astype(np.float32) * np.float32(10) ** np.arange(-9, 7).repeat(
+        250
+    )
+    floats = np.concatenate([floats, [0, 65504, 65519, 65520, 1e9, 2**-24, 2**-25, 1.5 * 2**-25, 2**-14]]).astype(
+        np.float32
+    )
+    floats = np.concatenate([floats, -floats])
+    read, written = engine({"do": "halves", "bits": bits.tolist(), "floats": floats.tolist()})[0]
+    known = np.isfinite(bits.view(np.float16))
+    assert (np.array([np.nan if v is None else v for v in read])[known] == bits.view(np.float16)[known]).all()
+    with np.errstate(over="ignore"):
+        assert (np.array(written, dtype=np.uint16) == floats.astype(np.float16).view(np.uint16)).all()
+
+
+@needs_node
+def test_the_page_adds_the_lora_as_python_does(emoji, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="the networks are run by onnxruntime")
+    if sentence := browser.missing():
+        pytest.skip(sentence)
+    folder = playground.prepared(emoji, book.BUILD / "playground")
+    manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    packed = {name: str(folder / manifest["files"][name]["path"]) for name in ("unet", "few")}
+    assert manifest["files"]["few"]["bytes"] < 2e6
+    engine({"do": "lora", **packed, "out": str(tmp_path / "few.onnx")})
+    session = runtime.InferenceSession((tmp_path / "few.onnx").read_bytes())
+    fast = sdlearn.load("emoji", device="cpu", dtype="float32", lora=browser.FEW)
+    x = torch.randn(1, *emoji.latent_shape(), generator=torch.Generator().manual_seed(0))
+    states, t = text.encode_prompt(emoji, "a glossy fox"), torch.tensor([999.0])
+    with torch.no_grad():
+        wanted, plain = (sd.unet(x, t, encoder_hidden_states=states).sample.numpy() for sd in (fast, emoji))
+    inputs = {"x": x.numpy(), "t": t.numpy(), "states": states.numpy()}
+    (found, _) = session.run(None, inputs)
+    far = np.abs(found - wanted).max()
+    assert far < 0.02 and far < 0.1 * np.abs(plain - wanted).max(), "half precision, and no more"
+
+
+def test_levels_and_neighbours_are_those_of_python(emoji):
+    table = browser.levels(emoji.schedule)
+    assert len(table) == emoji.schedule.num_train_timesteps
+    assert all(one["signal"] ** 2 + one["noise"] ** 2 == pytest.approx(1, abs=1e-6) for one in table)
+    near = browser.near(emoji, browser.live_rows(emoji))
+    fox = text.tokens(emoji, "fox").ids[1]
+    assert emoji.tokenizer.convert_ids_to_tokens(near[fox]) == [
+        f"{word}</w>" for word in widgets.neighbours(emoji, fox)
+    ]
 
 
 def test_the_autoencoder_goes_both_ways(networks):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sdlearn.show import figures, paper
-from sdlearn.show.scrubber import compare, scrub
+from sdlearn.show.scrubber import compare, scrub, scrub_plane
 
 
 def noise(size, seed=0):
@@ -148,6 +148,34 @@ def test_frames_may_be_figures_or_tensors():
     assert scrub(list(torch.zeros(2, 3, 8, 8))).frames[1][0].size == (8, 8)
 
 
+def test_a_plane_has_a_label_for_every_place_and_carries_its_sides():
+    made = scrub_plane([FRAMES[:2], FRAMES[1:]], [5, 10], [1, 7.5], axes=("steps", "guidance"), start=(-1, 1))
+    data = data_of(made)
+    assert made.labels == [
+        "guidance 1, steps 5",
+        "guidance 1, steps 10",
+        "guidance 7.5, steps 5",
+        "guidance 7.5, steps 10",
+    ]
+    assert (data["kind"], data["start"], data["across"], data["axes"]) == (
+        "plane",
+        3,
+        ["5", "10"],
+        ["steps", "guidance"],
+    )
+    assert len(data["uris"]) == 3 and data["frames"] == [[0], [1], [1], [2]]
+
+
+def test_frames_that_need_not_be_exact_take_less():
+    frames = [noise(128, k) for k in range(3)]
+    exact, rough = scrub(frames), scrub(frames, lossless=False)
+    assert len(rough.html) < 0.6 * len(exact.html)
+    shown = np.asarray(decoded(data_of(rough)["uris"][0]).convert("RGB"), dtype=float)
+    assert np.abs(shown - np.asarray(frames[0], dtype=float)).mean() < 60, "unrelated noise is 85 apart"
+    still = [Image.new("RGB", (128, 128), colour) for colour in ("red", "blue")]
+    assert data_of(scrub(still, lossless=False))["uris"] == data_of(scrub(still))["uris"], "small as it is"
+
+
 def test_start_counts_from_either_end():
     assert data_of(scrub(FRAMES, start=-1))["start"] == 2
     assert data_of(scrub(FRAMES, start=1))["start"] == 1
@@ -167,6 +195,9 @@ BAD = {
     "3 frames.*not 3": lambda: scrub(FRAMES, start=3),
     "fps.*0": lambda: scrub(FRAMES, fps=0),
     "one size": lambda: compare(noise(8), noise(16)),
+    "2 labels across for 1 pictures": lambda: scrub_plane([FRAMES[:1]], [1, 2], [1], axes=("a", "b")),
+    "2 labels down for 1 rows": lambda: scrub_plane([FRAMES], [1, 2, 3], [1, 2], axes=("a", "b")),
+    "a place among 1 rows": lambda: scrub_plane([FRAMES], [1, 2, 3], [1], axes=("a", "b"), start=(1, 0)),
     "same number of pictures": lambda: scrub([FRAMES[:1], FRAMES[:2]]),
     "two labels": lambda: compare(*FRAMES[:2], labels=["a"]),
     "NaN": lambda: scrub([torch.full((3, 8, 8), torch.nan)]),

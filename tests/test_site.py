@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import sdlearn
-from sdlearn.tools import book, cli
+from sdlearn.tools import book, cli, pages
 
 pytest.importorskip("jupyter_book", reason='the book needs its extra: pip install -e ".[test]"')
 
@@ -225,12 +225,14 @@ def test_notebooks_cells_are_folded_by_their_tags():
     assert said == ["Show the proof", "Show a solution", "Set-up for Colab", None, None]
 
 
-def test_what_needs_a_kernel_leaves_a_way_to_the_playground():
+def test_what_needs_a_kernel_leaves_a_way_to_the_playground_where_the_site_can_draw():
     widget = nb.new_output("display_data", {book.WIDGET: {}})
     explorer = displayed('<div id="explorer-1">a scrubber</div>')
-    (cell,) = book.for_site(nb.new_notebook(cells=[code("explore", widget, explorer, printed("text"))]))["cells"]
-    pages = ["".join(output.get("data", {}).get("text/html", "")) for output in cell["outputs"]]
-    assert len(pages) == 2 and 'href="playground.html"' in pages[0] and pages[1] == ""
+    for live in (True, False):
+        notebook = nb.new_notebook(cells=[code("explore", widget, explorer, printed("text"))])
+        (cell,) = book.for_site(json.loads(json.dumps(notebook)), live)["cells"]
+        shown = ["".join(output.get("data", {}).get("text/html", "")) for output in cell["outputs"]]
+        assert len(shown) == 2 and ('href="playground.html"' in shown[0]) == live and shown[1] == ""
 
 
 READ = {  # cells, and the minutes that reading them takes
@@ -369,14 +371,30 @@ def test_icons_are_drawn_without_the_script_that_could_draw_them_too(seen):
         assert seen.evaluate("family => document.fonts.check(`900 16px ${family}`)", family)
 
 
-def test_mathematics_is_loaded_where_there_is_some_and_nothing_waits_for_it(desk, small, seen):
-    def mathjax(page):
-        return page.evaluate("performance.getEntriesByType('resource').filter(r => r.name.includes('mathjax')).length")
+def test_formulas_are_set_beforehand_and_their_style_is_loaded_only_where_there_are_some(desk, small, seen):
+    def loaded(page):
+        names = page.evaluate("performance.getEntriesByType('resource').map(r => r.name)")
+        return [name for name in names if re.search("mathjax|katex", name)]
 
-    assert mathjax(seen) == 1
-    assert seen.locator("script[src*=mathjax]").evaluate("node => node.async")
+    assert loaded(seen) and not [name for name in loaded(seen) if name.endswith(".js")]
+    assert seen.evaluate("window.MathJax === undefined")
+    assert seen.locator(".math .katex").count() == seen.locator(".math").count() > 0
+    assert seen.evaluate("document.fonts.check('16px KaTeX_Main')")
     with visit(desk, small, "prose") as page:
-        assert mathjax(page) == 0 and page.evaluate("window.MathJax === undefined")
+        assert loaded(page) == []
+
+
+def test_where_katex_cannot_be_had_mathjax_sets_the_formulas(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError("There is no network.")
+
+    page = '<head><script async src="../mathjax/tex-svg.js"></script></head><span class="math notranslate nohighlight">'
+    page += r"\(x\)</span>"
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="in the browser: There is no network"):
+        patch.setattr(pages, "fetch", fail)
+        assert pages.with_formulas({tmp_path: page}, tmp_path) == {tmp_path: page}
+    with pytest.raises(ValueError, match="cannot be set: ParseError"):
+        pages.katex([(r"\frac{", False)], tmp_path)
 
 
 def test_the_contents_list_follows_to_the_end_through_long_sections(seen):
@@ -422,7 +440,10 @@ def test_headings_step_down_in_size_on_a_phone(held):
 
 def test_long_formulas_scroll_in_their_own_box_and_show_that_they_do(seen, held):
     for page in (seen, held):
-        for formula in (page.locator("div.math mjx-container").first, page.locator("span.math").first):
+        text, column = page.locator("span.math").first, page.locator("article p").first
+        right = [box["x"] + box["width"] for box in (text.bounding_box(), column.bounding_box())]
+        assert right[0] <= right[1] + 1, "a formula in the text breaks like the text"
+        for formula in [page.locator("div.math .katex-display").first]:
             formula.scroll_into_view_if_needed()
             assert formula.evaluate("node => node.scrollWidth > node.clientWidth"), "too long for its box"
             assert formula.evaluate("node => getComputedStyle(node).overflowX") == "auto"
@@ -499,10 +520,10 @@ def test_every_notebook_is_in_the_map_of_concepts_and_on_the_landing_page():
 # -- on a desk, by daylight --------------------------------------------------------------------------------------------
 
 
-def test_a_page_begins_on_the_first_screen_and_the_landing_page_with_its_scrubber(page):
+def test_a_page_begins_on_the_first_screen_and_the_landing_page_with_its_toy(page):
     for viewport in (PHONE, DESKTOP):
         page.set_viewport_size(viewport)
-        box = page.locator(SCRUBBERS if page.name == "index" else "article h1").first.bounding_box()
+        box = page.locator("sd-toy form" if page.name == "index" else "article h1").first.bounding_box()
         assert box["y"] + box["height"] < viewport["height"]
 
 
@@ -519,9 +540,9 @@ def test_links_lead_to_pages_of_the_site_and_buttons_to_the_notebook(page, addre
 
 def test_scrubbers_move_and_play(page):
     scrubbers = page.locator(SCRUBBERS).all()
-    assert scrubbers or not (page.name == "index" or page.name[0].isdigit()), "nothing to drag"
+    assert scrubbers or not page.name[0].isdigit(), "nothing to drag"
     for scrubber in scrubbers:
-        slider, play = scrubber.locator("input[type=range]"), scrubber.locator("button")
+        slider, play = scrubber.locator("input[type=range], [role=slider]"), scrubber.locator("button")
         slider.focus()
         page.keyboard.press("Home")
         first = pictures(scrubber)
@@ -550,16 +571,36 @@ def test_contrast_and_text_alternatives_pass_axe(page):
 def test_page_is_complete_without_any_other_host(page):
     """The last of a page: nothing went wrong under the hand of the tests before, either."""
     assert page.troubles == []
-    raw = page.locator(".math").evaluate_all("nodes => nodes.filter(n => !n.querySelector('mjx-container')).length")
+    raw = page.locator(".math").evaluate_all(
+        "nodes => nodes.filter(n => !n.querySelector('mjx-container, .katex')).length"
+    )
     assert raw == 0, "mathematics that was not typeset"
+    page.evaluate(
+        """() => Promise.all([...document.querySelectorAll("img")].map((node) => {
+            node.loading = "eager";
+            return node.decode().catch(() => {});
+        }))"""
+    )
     broken = page.locator("img").evaluate_all("nodes => nodes.filter(n => !n.naturalWidth).map(n => n.outerHTML)")
     assert broken == []
 
 
-def test_page_loads_mathematics_only_for_a_formula_and_icons_only_as_a_font(page):
-    loaded = page.evaluate("performance.getEntriesByType('resource').map(r => r.name)")
-    assert any("/mathjax/" in name for name in loaded) == (page.locator(".math").count() > 0)
-    assert not [name for name in loaded if "fontawesome.js" in name]
+def test_page_is_light_until_something_is_pressed_and_little_blocks_its_paint(page, address):
+    """At 10 Mbit/s a second is 1.25 MB. By the clock (pytest -rP) the first paint is no test: others work, too."""
+    with page.context.new_page() as fresh:
+        session = page.context.new_cdp_session(fresh)
+        session.send("Network.enable")
+        line = {"offline": False, "latency": 20, "downloadThroughput": 10e6 / 8, "uploadThroughput": 10e6 / 8}
+        session.send("Network.emulateNetworkConditions", line)
+        fresh.goto(f"{address}{page.name}.html", wait_until="networkidle")
+        read = "performance.getEntries().filter(r => 'encodedBodySize' in r)"
+        sizes = fresh.evaluate(f"{read}.map(r => [r.name, r.encodedBodySize, r.renderBlockingStatus])")
+        painted = fresh.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    total = sum(size for _, size, _ in sizes)
+    print(f"{page.name}: {total / 1e6:.2f} MB, first paint after {painted:.0f} ms")
+    assert total < 2.5e6, sorted(sizes, key=lambda one: -one[1])[:5]
+    assert sum(size for name, size, how in sizes if how == "blocking" or name.endswith(".html")) < 1.25e6
+    assert not [name for name, *_ in sizes if re.search("fontawesome.js|/mathjax/", name)]
 
 
 # -- on a phone, in the dark -------------------------------------------------------------------------------------------

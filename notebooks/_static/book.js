@@ -1,4 +1,5 @@
-// What the theme lacks: a switch for all the proofs of a page, and a contents list that keeps up with the reader.
+// What the theme lacks: a switch for all the proofs of a page, a contents list that keeps up with the reader, and a search
+// that knows numbers and reads formulas as they are seen.
 (() => {
 const KEY = "sdlearn-proofs";
 // A browser may forbid to remember; the switch then holds for its page.
@@ -62,5 +63,20 @@ const contents = () => {
   follow();
 };
 
-addEventListener("DOMContentLoaded", () => { proofs(); contents(); });
+const search = () => {
+  if (typeof Search === "undefined") return;
+  const [parse, read] = [Search._parseQuery, Search.htmlToText];
+  Search._parseQuery = (query) => {  // 0.18215 is in the index as 18215, and its own search passes over digits
+    const found = parse(query);
+    for (const number of query.match(/\d{2,}/g) ?? []) for (const words of [found[1], found[3]]) words.add(number);
+    return found;
+  };
+  Search.htmlToText = (html, anchor) => {
+    const page = new DOMParser().parseFromString(html, "text/html");
+    for (const twice of page.querySelectorAll(".katex-mathml, noscript")) twice.remove();
+    return read(page.documentElement.outerHTML, anchor);
+  };
+};
+
+addEventListener("DOMContentLoaded", () => { proofs(); contents(); search(); });
 })();

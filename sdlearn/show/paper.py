@@ -3,9 +3,12 @@
 import base64
 import io
 import math
+import re
 import textwrap
+import uuid
 from html import escape
 
+import matplotlib
 import numpy as np
 from matplotlib import style
 from matplotlib.colors import to_rgb
@@ -26,6 +29,7 @@ GREY, PALE = "#595959", "#c8c8c8"
 WIDTH = 8.5  # inches: the column of a notebook, so that a point on paper is a point on the page
 DPI = 144  # 16 * 9, so sides of a multiple of 9 pixels are exact in inches, which whole-pixel enlargement needs
 PT = DPI / 72  # pixels in a point
+SVG = 200_000  # characters of a drawing
 CRISP = 64  # of a picture up to this many pixels wide (latents, maps) the pixels are the subject
 
 house_style = style.context(["default", {
@@ -58,6 +62,29 @@ class Picture(Figure):
         self.savefig(file, format="png", dpi=self.dpi)
         return file.getvalue()
 
+    @house_style
+    def svg(self) -> str | None:
+        """A chart as inline SVG; None for what holds pictures or so many marks that a PNG is smaller.
+
+        Each colour #rrggbb is var(--ink-rrggbb, #rrggbb), so that a dark page may put another in its place.
+        """
+        if self.images or any(ax.images for ax in self.axes):
+            return None
+        file, own = io.StringIO(), f"chart-{uuid.uuid4().hex[:8]}"
+        with matplotlib.rc_context({"svg.fonttype": "path"}):
+            self.savefig(file, format="svg", metadata={"Date": None})
+        drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|\n\s*", " ", file.getvalue(), flags=re.DOTALL)
+        if len(drawing) > SVG:
+            return None
+        drawing = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}-", drawing)
+        drawing = re.sub(r"\b(fill|stroke): #([0-9a-f]{6})", r"\1: var(--ink-\2, #\2)", drawing)
+        drawing = drawing.replace('<style type="text/css">*', f"<style>#{own} *")  # not the whole page
+        width, box = round(96 * self.get_figwidth()), re.search(r'viewBox="[^"]+"', drawing)[0]
+        head = f'<svg id="{own}" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box} role="img" '
+        head += f'aria-label="{escape(self.alt)}" width="{width}" style="max-width:100%;height:auto;'
+        head += 'fill:var(--ink-000000, #000000)">'  # what is black says nothing of its fill
+        return head + drawing[re.search("<svg.*?>", drawing).end() :]
+
     def _ipython_display_(self):
         # Pyplot's display hook exists only once pyplot is imported, and then crops; this is the same in both cases.
         from IPython.display import display
@@ -66,7 +93,7 @@ class Picture(Figure):
         # HTML beside the PNG, because that is what carries the text alternative into JupyterLab and the book.
         image = f'<img class="dark-light" src="data:image/png;base64,{png}" alt="{escape(self.alt)}" width="{width}" '
         image += 'style="max-width:100%;height:auto">'
-        data = {"text/html": image, "image/png": png, "text/plain": self.alt}
+        data = {"text/html": self.svg() or image, "image/png": png, "text/plain": self.alt}
         display(data, metadata={"image/png": {"width": width}}, raw=True)
 
 

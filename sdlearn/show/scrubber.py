@@ -87,8 +87,8 @@ def scrub(
         raise ValueError(f"start must be the index of one of the {count} frames, not {start}.")
     if not fps > 0:
         raise ValueError(f"fps must be more than 0, not {fps}.")
-    most = None if lossless else FRAME
-    return _scrubber("frames", rows, labels, names, caption, alt, start % count, 1000 / fps, most=most)
+    limit = None if lossless else FRAME
+    return _scrubber("frames", rows, labels, names, caption, alt, start % count, 1000 / fps, limit=limit)
 
 
 def compare(a, b, *, labels: Sequence[str] = ("before", "after"), caption: str | None = None, alt=None) -> Scrubber:
@@ -132,7 +132,7 @@ def scrub_plane(
     return _scrubber("plane", frames, labels, None, caption, alt, place, 0, plane)
 
 
-def _scrubber(kind, rows, labels, names, caption, alt, start, delay, more=None, most=None) -> Scrubber:
+def _scrubber(kind, rows, labels, names, caption, alt, start, delay, more=None, limit=None) -> Scrubber:
     names = [str(name) for name in names or []]
     alt = alt or caption or f"{len(rows)} pictures, from {labels[0]} to {labels[-1]}"
     width, height = rows[0][0].size
@@ -141,7 +141,7 @@ def _scrubber(kind, rows, labels, names, caption, alt, start, delay, more=None, 
     crisp, most = width <= paper.CRISP, max(1, min(320, room) // width) * width
     shown = most if crisp else min(max(width, min(320, 3 * width)), room)
     uris: dict[str, int] = {}
-    places = [[uris.setdefault(picture_uri(image, most), len(uris)) for image in row] for row in rows]
+    places = [[uris.setdefault(picture_uri(image, limit), len(uris)) for image in row] for row in rows]
     data = {"id": f"sdlearn-{uuid.uuid4().hex[:12]}", "kind": kind, "start": start, "delay": delay}
     data |= {
         "uris": list(uris),

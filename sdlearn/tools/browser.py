@@ -3,6 +3,7 @@
     networks     ONNX, the numbers stored in half precision and computed in single
     samplers     what each solver makes of the network's answers, as plain coefficients
     text         the tokenizer's merges, the token rows that carry something, and which of them are alike
+    few          the LoRA for few steps, to be added to the UNet's weights by the page
     levels       how much of the picture and of the noise there is at each training timestep
 
 The page has no sampler, no schedule and no size of its own: all of it is read from here, so that what it draws is what
@@ -39,6 +40,7 @@ from ..schedule import NoiseSchedule
 MOST = 50  # steps of a run
 SMALL = 1024  # numbers: what has fewer is stored as it is computed
 OPSET = 18
+FEW, FEW_HOW = "few-steps", {"num_inference_steps": 4, "guidance_scale": 1, "sampler": "lcm"}  # the LoRA, and its use
 FLAT = 64  # flat latents, whose colours tell what colour a latent is
 
 
@@ -53,7 +55,10 @@ def export(sd: StableDiffusion, folder: Path) -> Path:
         raise ValueError(f"The playground draws from words alone, and {sd.name} wants more; take another model.")
     folder.mkdir(parents=True, exist_ok=True)
     live = live_rows(sd)
-    files = {name: store(folder, f"{name}.onnx", data) for name, data in networks(sd, live).items()}
+    made = networks(sd, live)
+    files = {name: store(folder, f"{name}.onnx", data) for name, data in made.items()}
+    if few := lora(sd, made["unet"]):
+        files["few"] = store(folder, "few.bin", few)
     files["merges"] = store(folder, "merges.txt", merges(sd).encode())
     for name, table in {"near": near(sd, live), "levels": levels(sd.schedule)}.items():
         files[name] = store(folder, f"{name}.json", json.dumps(table, separators=(",", ":")).encode())
@@ -71,6 +76,7 @@ def export(sd: StableDiffusion, folder: Path) -> Path:
         "tokens": marks(sd) | {"live": live if len(live) < len(sd.tokenizer) else None},
         "colours": colours(sd),
         "samplers": samplers,
+        "few": {"lora": FEW, **FEW_HOW} if few else None,
         "files": files,
         "load": "sdlearn.load()" if sd.name == checkpoints.DEFAULT else f"sdlearn.load({sd.name!r})",
     }
@@ -226,6 +232,40 @@ def in_half(model):
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     return model
+
+
+@torch.no_grad()
+def lora(sd: StableDiffusion, unet: bytes) -> bytes | None:
+    """What the page adds to the tables of the UNet's file to have the LoRA FEW in it; None for a model without it.
+
+    A length (4 bytes, little endian), JSON of that length, and half-precision numbers. The JSON lists tables: at which
+    byte of the file its numbers begin, its rows and columns, and its rank r; the numbers are, one table after another,
+    its left factor (rows, r) and its right factor (r, columns), whose product is added.
+    """
+    from safetensors.torch import load_file
+
+    from ..hub.lora import FILE, loras
+
+    if FEW not in loras(sd.path):
+        return None
+    factors, tables, numbers = load_file(sd.path / "lora" / FEW / FILE), [], []
+    for name in sorted(name for name in factors if name.endswith("lora_A.weight")):
+        a, b = (factors[name.replace("lora_A", f"lora_{side}")].float().flatten(1).numpy() for side in "AB")
+        scale = float(factors.get(name.replace("lora_A.weight", "alpha"), len(a))) / len(a)
+        weight = sd.unet.get_parameter(name.removeprefix("unet.").replace("lora_A.weight", "weight")).flatten(1).numpy()
+        # A matrix stands in the file as it is, or turned for the product that it is used in.
+        for table, left, right in ((weight, scale * b, a), (weight.T, scale * a.T, b.T)):
+            at = unet.find(table.astype(np.float16).tobytes())
+            if at >= 0:
+                tables.append([at, *table.shape, len(a)])
+                numbers += [left, right]
+                break
+        else:
+            raise ValueError(f"The LoRA {FEW!r} changes {name}, which the UNet's file does not hold as it is.")
+    head = json.dumps(tables, separators=(",", ":")).encode()
+    head += b" " * (len(head) % 2)
+    body = b"".join(np.ascontiguousarray(part, dtype="<f2").tobytes() for part in numbers)
+    return len(head).to_bytes(4, "little") + head + body
 
 
 @torch.no_grad()

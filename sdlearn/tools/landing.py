@@ -128,10 +128,12 @@ def cards(table: str, notebooks: dict[str, dict], folder: Path) -> str:
         picture = ""
         if frames:
             film([fitted(frame) for frame in frames], folder / f"{name}.webp")
-            shared(frames[-1], folder / f"{name}.jpg")
+            still = len(frames) // 2
+            shared(frames[still], folder / f"{name}.jpg")
             width, height = CARD
-            picture = f'<span class="film" style="--frames: {len(frames)}"><img src="landing/{name}.webp" alt="" '
-            picture += f'loading="lazy" width="{width}" height="{height * len(frames)}"></span>'
+            picture = f'<span class="film" style="--frames: {len(frames)}; --still: {still}">'
+            picture += f'<img src="landing/{name}.webp" alt="" loading="lazy" width="{width}" '
+            picture += f'height="{height * len(frames)}"></span>'
         minutes = f"{reading} minutes, and {exercises} of exercises"
         made.append(
             f'<li><a class="lesson" href="{name}.html">{picture}<b>{escape(title)}</b><span>{escape(what)}</span>'
@@ -142,7 +144,7 @@ def cards(table: str, notebooks: dict[str, dict], folder: Path) -> str:
 
 def first_figure(notebook: dict) -> list[Image.Image]:
     """What shows a lesson best: the frames of its first scrubber, small pictures before charts, else its first figure,
-    else those of an explorer. At most FRAMES, of which the last is shown still. Empty for a notebook without any."""
+    else those of an explorer. At most FRAMES. Empty for a notebook without any."""
     outputs = [output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", ())]
     pages = ["".join(data.get("text/html", "")) for data in outputs]
     found = [(frames, "explorer-" in page) for page in pages if (frames := scrubbed(page))]

@@ -4,7 +4,7 @@ import {Generator} from "./random.mjs";
 import {begin, mix, questions, skipped, solve} from "./sampler.mjs";
 
 /**
- * Yields the steps of `solve`. asked: {prompt, negative_prompt, seed, num_inference_steps, guidance_scale, strength}.
+ * Yields the steps of `solve`. asked: {prompt, negative_prompt, seed, num_inference_steps, guidance_scale, strength, few}.
  * recipes: of the sampler. picture: three planes to begin with, or null. Where no step is taken, yields one step that
  * holds the picture's own latents.
  */
@@ -25,7 +25,8 @@ export async function* draw(model, tokenizer, recipes, asked, picture = null) {
     }
   }
   const first = begin(recipes, n, skip, noise(), x0);
-  yield* solve(questions(recipes, n, skip), first, (x, row) => model.ask(x, row, cond, uncond, scale), noise);
+  yield* solve(questions(recipes, n, skip), first, 
+    (x, row) => model.ask(x, row, cond, uncond, scale, asked.few ? "few" : "unet"), noise);
 }
 
 /** What the step's two answers, without and with the words, believe the finished latents to be. */

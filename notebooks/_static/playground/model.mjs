@@ -1,5 +1,6 @@
 // The networks of one model, run by onnxruntime-web. Every array is a Float32Array of one picture.
 
+import {addLora} from "./lora.mjs";
 import {guide} from "./sampler.mjs";
 
 export class Model {
@@ -16,7 +17,9 @@ export class Model {
   session(name) {
     if (!this.sessions.has(name)) {
       const options = {executionProviders: ["wasm"], graphOptimizationLevel: "all"};
-      const made = this.read(name).then((bytes) => this.ort.InferenceSession.create(bytes, options));
+      const read = name === "few" ? Promise.all(["unet", "few"].map(this.read)).then(([unet, lora]) => addLora(unet, lora))
+        : this.read(name);
+      const made = read.then((bytes) => this.ort.InferenceSession.create(bytes, options));
       made.catch(() => this.sessions.delete(name));
       this.sessions.set(name, made);
     }
@@ -49,10 +52,13 @@ export class Model {
     return this.texts.get(key);
   }
 
-  /** The network's guided answer: {output, without, withWords, attention}. uncond: null where guidance is 1. */
-  async ask(x, row, cond, uncond, scale) {
+  /**
+   * The network's guided answer: {output, without, withWords, attention}. uncond: null where guidance is 1. network: "unet",
+   * or "few" for the one that draws in few steps.
+   */
+  async ask(x, row, cond, uncond, scale, network = "unet") {
     const {latent, tokens} = this.manifest;
-    const one = (states) => this.run("unet", {
+    const one = (states) => this.run(network, {
       x: [x, [1, ...latent]], t: [Float32Array.of(row.t), [1]],
       states: [states, [1, tokens.length, states.length / tokens.length]],
     });

@@ -15,11 +15,11 @@ import {skipped} from "./sampler.mjs";
 import {fromHash, toHash, toJson, toPython, withText} from "./settings.mjs";
 import {Tokenizer} from "./tokenizer.mjs";
 
-const WAIT = 500; // milliseconds after the last change before the picture is drawn anew
+const WAIT = 500, SOON = 60; // milliseconds after the last change before the picture is drawn anew; and in few steps
 const BEAT = 160; // milliseconds a frame of the replay
-const PARTS = ["ideas", "seed", "num_inference_steps", "guidance_scale", "sampler", "negative_prompt", "start", "again", "inside",
+const PARTS = ["ideas", "few", "seed", "num_inference_steps", "guidance_scale", "sampler", "negative_prompt", "start", "again", "inside",
   "take"];
-const MODULES = ["worker", "draw", "files", "model", "random", "sampler", "tokenizer"];
+const MODULES = ["worker", "draw", "files", "lora", "model", "random", "sampler", "tokenizer"];
 
 const dot = (x, y) => `M${x - 1.6} ${y} a1.6 1.6 0 1 0 3.2 0 a1.6 1.6 0 1 0 -3.2 0 Z`;
 const DICE = `M4 1 H14 A3 3 0 0 1 17 4 V14 A3 3 0 0 1 14 17 H4 A3 3 0 0 1 1 14 V4 A3 3 0 0 1 4 1 Z ${
@@ -131,12 +131,15 @@ class Playground extends HTMLElement {
       make("div", {class: "choices"}, from("noise", "pure noise"), from("picture", "a sketch or photograph")));
     this.from("noise");
     this.eager = make("input", {type: "checkbox", checked: true});
+    this.few = make("input", {type: "checkbox", onchange: () => this.hurry()});
+    const few = make("label", {class: "tick", hidden: !manifest.few || !this.parts.has("few")}, this.few,
+      `Draw while I type, in ${manifest.few?.num_inference_steps} steps`);
     this.ranges = {num_inference_steps: steps, guidance_scale: guidance, strength};
     this.inputs = {prompt, negative_prompt: negative, seed, num_inference_steps: steps.input,
       guidance_scale: guidance.input, sampler, strength: strength.input};
     const rows = {seed: make("div", {class: "knob"}, make("span", {}, "Seed"), seed, dice), num_inference_steps: steps.label,
       guidance_scale: guidance.label, sampler: knob("Sampler", sampler), negative_prompt: knob("Leave out", negative), start};
-    const knobs = make("div", {class: "knobs"}, ...Object.values(rows), this.started,
+    const knobs = make("div", {class: "knobs"}, few, ...Object.values(rows), this.started,
       make("label", {class: "tick", hidden: !this.parts.has("again")}, this.eager, "Draw again at every change"));
     for (const [name, row] of Object.entries(rows)) row.hidden = !this.parts.has(name);
 
@@ -179,7 +182,22 @@ class Playground extends HTMLElement {
       [name, ["prompt", "negative_prompt", "sampler"].includes(name) ? input.value : Number(input.value)]));
     found.seed = Math.min(4294967295, Math.max(0, Math.floor(found.seed) || 0));
     if (this.started.hidden) delete found.strength;
+    if (this.few.checked) Object.assign(found, this.fixed());
     return found;
+  }
+
+  /** What the model that draws in few steps asks for. */
+  fixed() {
+    const {lora, ...how} = this.manifest.few;
+    return {...how, few: true};
+  }
+
+  /** In few steps, or as before: the knobs that few steps leave no choice about are still. */
+  hurry() {
+    for (const name of ["num_inference_steps", "guidance_scale", "sampler", "negative_prompt"]) {
+      this.inputs[name].disabled = this.few.checked;
+    }
+    this.draw();
   }
 
   /** Begin with "noise" or with a "picture". */
@@ -221,7 +239,9 @@ class Playground extends HTMLElement {
   }
 
   tell() {
-    this.python.textContent = toPython(this.asked(), this.manifest.load, !this.started.hidden);
+    const {load, few} = this.manifest;
+    const fast = load.replace(/\)$/, `${load.endsWith("()") ? "" : ", "}lora="${few?.lora}")`);
+    this.python.textContent = toPython(this.asked(), this.few.checked ? fast : load, !this.started.hidden);
   }
 
   say(sentence, trouble = false) {
@@ -232,7 +252,8 @@ class Playground extends HTMLElement {
   changed() {
     this.tell();
     clearTimeout(this.later);
-    if (this.frames.length && this.eager.checked) this.later = setTimeout(() => this.draw(), WAIT);
+    const few = this.few.checked;
+    if (this.frames.length && (few || this.eager.checked)) this.later = setTimeout(() => this.draw(), few ? SOON : WAIT);
   }
 
   // -- words
@@ -490,12 +511,13 @@ class Playground extends HTMLElement {
 
   /** The finished picture as a PNG that sdlearn.read_settings reads. */
   async png() {
-    const {manifest: {settings, width, height}, drawn} = this, {strength, ...asked} = drawn;
+    const {manifest: {settings, width, height}, drawn} = this, {strength, few, ...asked} = drawn;
     const canvas = make("canvas", {width, height});
     paint(canvas, this.frames.at(-1).picture, width);
     const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
+    const model = few ? `${settings.model} + ${this.manifest.few.lora}` : settings.model;
     const start = strength === undefined ? {} : {start_step: skipped(asked.num_inference_steps, strength)};
-    return withText(new Uint8Array(await blob.arrayBuffer()), "sdlearn", toJson({...settings, ...asked, ...start}));
+    return withText(new Uint8Array(await blob.arrayBuffer()), "sdlearn", toJson({...settings, model, ...asked, ...start}));
   }
 
   async store() {

@@ -46,7 +46,8 @@ async function open(base, networks, others = []) {
   ready ??= begin(base);
   ready.catch(() => { ready = null; });
   const site = await ready, {manifest, read} = site;
-  site.want(["runtime", ...others, ...networks]);
+  const files = networks.flatMap((name) => (name === "few" ? ["unet", "few"] : [name]));
+  site.want(["runtime", ...others, ...files]);
   site.model ??= (async () => {
     const ort = await import(new URL(manifest.files.script.path, base).href);
     ort.env.wasm.numThreads = 1; // more need headers that few hosts send
@@ -77,7 +78,7 @@ async function words({manifest, read}) {
 const pause = () => new Promise((resume) => setTimeout(resume)); // in which newer messages arrive
 
 async function run({draw: number, settings, picture, base}) {
-  const site = await open(base, ["text", "unet", "decoder"], ["merges"]), {model} = site;
+  const site = await open(base, ["text", settings.few ? "few" : "unet", "decoder"], ["merges"]), {model} = site;
   const table = await recipe(site, settings.sampler), reader = await words(site);
   if (number !== newest) return;
   const start = performance.now(), steps = [];

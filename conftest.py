@@ -25,8 +25,8 @@ os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel is this envi
 TIERS = {
     "core": "animation autoencoder conventions guidance machine packaging predict samplers schedule scrubber "
     "text tiers",
-    "models": "artwork attention batch bench checkpoints classroom cli costs exercises figures learning lora mutants optimize "
-    "pipelines playground sampling training",
+    "models": "artwork attention batch bench checkpoints classroom cli costs exercises figures learning lora mutants "
+    "optimize pipelines playground sampling training",
     "full": "bundle casebook lessons live notebooks playground_site site slides teaching widgets",
 }
 BEFORE = pytest.StashKey[float]()  # seconds of processors when a test began

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from . import paper
 from .geometry import guidance_plane, guided_flow
 from .heat import amounts, heat_maps, overlay
+from .learning import planes, product, spread
 from .machine import machine
 from .paper import AMOUNT, BLACK, BLUE, COLOURS, DPI, GREY, ORANGE, PALE, PT, SIGNED, SKY, VERMILION, WIDTH
 from .sheets import difference, distance, edge_colour, grid, guidance, latent_channels, overlap, psnr, strip
@@ -32,6 +33,7 @@ from .unet import unet
 __all__ = ["attention", "curves", "density_over_time", "difference", "edge_colour", "field", "grid", "guidance"]
 __all__ += ["histograms", "ladders", "latent_channels", "machine", "matrix", "noise_schedule", "number_line"]
 __all__ += ["distance", "overlap", "psnr", "strip", "tokens", "walks"]
+__all__ += ["planes", "product", "spread"]
 __all__ += ["amounts", "bars", "guidance_plane", "guided_flow", "heat_maps", "overlay", "to_scale", "unet"]
 
 

@@ -27,6 +27,7 @@ STATIONS = {  # id: (the notebook that opens it, what it is)
     "start": ("06", "starting from a picture"),
     "attention": ("07", "where the UNet listens to the words"),
     "hole": ("08", "keeping what is outside a hole"),
+    "knowledge": ("09", "where the UNet's knowledge comes from"),
 }
 WIDTH, HEIGHT = 800, 578
 
@@ -51,8 +52,8 @@ def machine(sd: StableDiffusion, here: str | None = None, *, links: Mapping[str,
     """A map of the machine, from words, a seed or a picture to a picture, with the shapes of this model's tensors.
 
     here: the station to mark "you are here": "machine" (the whole), "noise", "scheduler", "text", "autoencoder",
-    "loop", "start", "attention" or "hole". links: station -> address, for a map to click on (on the site; JupyterLab
-    takes no links in SVG). Raises ValueError for another station.
+    "loop", "start", "attention", "hole" or "knowledge". links: station -> address, for a map to click on (on the site;
+    JupyterLab takes no links in SVG). Raises ValueError for another station.
     """
     check_model(sd)
     for name in [*([] if here is None else [here]), *(links or {})]:
@@ -88,14 +89,14 @@ def machine(sd: StableDiffusion, here: str | None = None, *, links: Mapping[str,
         _text(16, 270, "seed", "name"), _tile(84, 237, noise=1), _lines(112, 316, "", "noise latents", latents),
         flow("M60 265 H82"),
         # The loop.
-        station("loop", (180, 178, 422, 178), 168, _text(196, 201, "The loop", "name"),
-                _part(222, 284, 124, 46, "UNet", "without words"),
+        station("loop", (180, 178, 422, 182), 168, _text(196, 201, "The loop", "name"),
                 _part(366, 232, 110, 66, "Guidance", "without + w ×", "(with − without)"),
                 _text(366, 331, "N times round")),
         station("scheduler", (496, 220, 94, 90), 210, _lines(543, 265, "Scheduler", "one step of", "the sampler")),
         station("attention", (214, 208, 140, 62), 261, _part(222, 214, 124, 46, "UNet", "with the words")),
+        station("knowledge", (214, 278, 140, 59), 327, _part(222, 284, 124, 46, "UNet", "without words")),
         flow("M142 265 H204 V237 H220"), flow("M204 265 V307 H220"), flow("M334 132 V212"),
-        flow("M346 246 H364"), flow("M346 292 H364"), flow("M476 265 H494"), flow("M514 310 V342 H204 V310"),
+        flow("M346 246 H364"), flow("M346 292 H364"), flow("M476 265 H494"), flow("M514 310 V350 H204 V310"),
         # Between latents and pictures.
         station("autoencoder", (624, 196, 164, 284), 186, _text(638, 223, "Autoencoder", "name"),
                 _part(636, 232, 140, 66, "Decoder", f"{latents} to", pixels), _tile(678, 306, noise=0),
@@ -111,10 +112,10 @@ def machine(sd: StableDiffusion, here: str | None = None, *, links: Mapping[str,
         _text(542, 380, "noise levels", "", "end"), flow("M550 398 V312"), flow("M460 431 H444"),
         _tile(386, 403, noise=0.5), _lines(414, 482, "", "noised latents", latents), flow("M384 431 H368"),
         station("start", (196, 398, 170, 66), 454, _lines(281, 425, "Start part way", "fewer steps to go")),
-        _text(326, 380, "joins at a later step", "", "end"), flow("M334 398 V342"),
+        _text(326, 380, "joins at a later step", "", "end"), flow("M334 398 V350"),
         # Around a hole the noised picture comes back after every step.
         station("hole", (454, 494, 158, 56), 540, _lines(533, 517, "Keep the outside", "after every step")),
-        flow("M560 464 V492"), flow("M454 513 H190 V358"),
+        flow("M560 464 V492"), flow("M454 513 H190 V362"),
         # How to read it.
         _text(16, 534, "A number is the notebook that opens the part."),
         _text(16, 552, f"Shapes are those of this model, which draws {sd.width} × {sd.height} pixels."),

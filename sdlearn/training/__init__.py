@@ -8,6 +8,7 @@ judge         a classifier that reads subject, style and background off a pictur
 loop          what every training run shares: mixed precision, EMA, checkpoints, progress
 autoencoder   picture <-> latents
 diffusion     text encoder and UNet, trained together on latents
+lora          one new subject for a finished model, in two thin matrices beside each of its own
 score         how well a model obeys its prompts
 export        a finished run as a diffusers folder
 """

@@ -27,6 +27,8 @@ SETTINGS = Settings(
 )
 USUAL = {"sampler": "ddim", "num_inference_steps": 25, "guidance_scale": 7.5}
 AUGMENTATIONS = 30  # pictures of each sprite, worked out as latents before the training
+UNSAID = 0.1  # share of captions that are left empty
+MOST_SNR = 5.0  # above it a timestep's loss counts less
 
 
 def new_text_encoder(width: int = 128):
@@ -68,7 +70,7 @@ class DiffusionLoss(nn.Module):
         signal, sigma, snr = (table[timesteps].view(-1, 1, 1, 1) for table in (self.signal, self.noise, self.snr))
         states = self.text_encoder(ids).last_hidden_state
         predicted = self.unet(signal * latents + sigma * noise, timesteps, states).sample.float()
-        return ((predicted - noise).pow(2) * (snr.clamp(max=5) / snr)).mean()
+        return ((predicted - noise).pow(2) * (snr.clamp(max=MOST_SNR) / snr)).mean()
 
 
 def curve_point(sd, judge: Judge, count: int = 48) -> dict[str, float]:
@@ -218,7 +220,7 @@ def train_diffusion(
         count = settings.batch_size
         rows = torch.randint(len(data["latents"]), (count,), generator=randomness)
         ids = data["ids"][rows].long()
-        ids[torch.rand(count, generator=randomness) < 0.1] = empty
+        ids[torch.rand(count, generator=randomness) < UNSAID] = empty
         noise = torch.randn(count, *data["latents"].shape[1:], generator=randomness)
         # One timestep from each of as many equal parts: a batch's loss varies less than with independent ones.
         timesteps = ((torch.arange(count) + torch.rand(count, generator=randomness)) * (1000 / count)).long()

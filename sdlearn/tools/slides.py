@@ -67,7 +67,7 @@ const WIDTH = 960, HEIGHT = 640, ROOM = 630;
 Reveal.initialize({hash: true, width: WIDTH, height: HEIGHT, margin: 0.04, slideNumber: "c/t", transition: "none",
                    viewDistance: 1000, mobileViewDistance: 1000, plugins: [RevealNotes]});
 addEventListener("load", async () => {
-  await Promise.all([MathJax.startup.promise, ...[...document.images].map((image) => image.decode().catch(() => {}))]);
+  await MathJax.startup.promise;
   const sum = (nodes) => nodes.reduce((all, node) => all + node.offsetHeight, 0);
   for (const slide of document.querySelectorAll(".slides section:not(.stack)")) {
     const figures = [...slide.querySelectorAll(".jp-OutputArea")], text = slide.offsetHeight - sum(figures);

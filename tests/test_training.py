@@ -798,7 +798,7 @@ def test_styles_that_no_artwork_is_drawn_in_are_refused_before_anything_is_drawn
 
 
 def test_the_training_commands_are_all_there(capsys):
-    for command in ("data", "judge", "autoencoder", "diffusion", "distil", "export", "score"):
+    for command in ("data", "judge", "autoencoder", "diffusion", "distil", "export", "score", "speedrun"):
         with pytest.raises(SystemExit) as stopped:
             main(["train", command, "--help"])
         assert stopped.value.code == 0
@@ -867,6 +867,17 @@ def test_a_model_is_made_and_scored_by_the_commands_alone(tmp_path, monkeypatch,
     fine = f"diffusion {short} --run {{run}}/more --from {{run}}/model --learning-rate 5e-4 --optimizer adamw"
     assert sdlearn_train(fine)[0] == 0
 
+    monkeypatch.setattr(training_cli, "_vae", lambda folder: autoencoder_of(run / "decoder" / "vae"))
+    monkeypatch.setattr(judge, "load_judge", partial(judge.load_judge, run / "judge"))
+    status, said = sdlearn_train(f"speedrun {short} --run {{run}}/speedrun --pictures 4")
+    assert not status and re.search(
+        r"speedrun, 20 minutes: (0|25|50|75|100)\.0% of 4 pictures are right$", said.strip()
+    )
+
+
+def autoencoder_of(folder):
+    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
+
 
 def smaller(batch, most: int):
     """`Pictures.batch` with at most so many pictures, but for sheets, whose shape is tested."""
@@ -934,7 +945,7 @@ def test_every_command_on_the_page_about_training_is_one():
     page = (NOTEBOOKS / "training.md").read_text(encoding="utf-8")
     blocks = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).replace("\\\n", "")
     commands = [shlex.split(line) for line in re.findall(r"sdlearn train (.*)", blocks)]
-    assert {command[0] for command in commands} == {"data", "diffusion", "export", "judge", "score"}
+    assert {command[0] for command in commands} == {"data", "diffusion", "export", "judge", "score", "speedrun"}
     parsed = [_parser(with_training=True).parse_args(["train", *words]) for words in commands]
     (new,) = {getattr(args, "subjects", None) for args in parsed} - {None, "shipped"}
     unheard = {*judge.load_judge().subjects, *presets.SUBJECTS, *presets.SYNONYMS}

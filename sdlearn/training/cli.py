@@ -1,4 +1,4 @@
-"""`sdlearn train data | judge | autoencoder | diffusion | distil | export | score`."""
+"""`sdlearn train data | judge | autoencoder | diffusion | distil | export | score | speedrun`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import torch
 import sdlearn
 
 from ..hub.lora import add_lora
+from ..model import StableDiffusion
 from ..pictures import contact_sheet, to_images
+from ..schedule import NoiseSchedule
 from . import autoencoder, diffusion, distil, judge
 from .artwork import CACHE, PACKAGES, load_artwork
 from .export import export
 from .loop import mixed_precision, processes
 from .pictures import Pictures, Variety
 from .presets import SUBJECTS
-from .score import score
+from .score import obedience, prompts, score
 
+SPEEDRUN = replace(diffusion.SETTINGS, steps=1600, batch_size=64)
 STOPPED_EARLY = 75  # sysexits' EX_TEMPFAIL: try again later
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -113,6 +116,23 @@ def _score(args):
     print(json.dumps({**options, "seed": args.seed, **result}, indent=1))
 
 
+def _speedrun(args):
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    reader, vae, tokenizer = judge.load_judge().to(DEVICE), _vae(None), _tokenizer()
+    diffusion.train_diffusion(
+        _artwork(args, reader.subjects), vae, tokenizer, args.folder, settings=_settings(args, SPEEDRUN),
+        minutes=args.minutes,
+    )  # fmt: skip
+    text_encoder = CLIPTextModel.from_pretrained(args.folder / "text_encoder").to(DEVICE)  # also of a run cut short
+    unet = UNet2DConditionModel.from_pretrained(args.folder / "unet").to(DEVICE)
+    sd = StableDiffusion(tokenizer, text_encoder.eval(), unet.eval(), vae, NoiseSchedule(), "speedrun", args.folder)
+    asked = prompts(reader, args.pictures, seed=0, held=False)
+    right = obedience(sd, reader, asked, **diffusion.USUAL)["all"]
+    print(f"speedrun, {args.minutes:g} minutes: {right:.1%} of {args.pictures} pictures are right")
+
+
 SHOWN, RECIPE = "(default: %(default)s)", "(default: the recipe's)"
 DRAWN = {
     "--subjects": {"metavar": "LIST", "help": '"cat, dog"; "shipped" stands for the shipped model\'s'},
@@ -165,6 +185,10 @@ COMMANDS = {
         "--sampler": {"default": "ddim", "help": SHOWN},
         "--held-out": {"action": "store_true", "help": "the model was trained with combinations held out"},
         "--no-artwork": {"action": "store_true", "help": "leave out what needs the artwork to compare with"},
+    }),
+    "speedrun": (_speedrun, "train from nothing for 20 minutes, and print one number", DRAWN | RUN | {
+        "--minutes": {"type": float, "default": 20, "help": f"of training {SHOWN}"},
+        "--pictures": {"type": int, "default": 200, "help": f"that the judge reads {SHOWN}"},
     }),
 }  # fmt: skip
 

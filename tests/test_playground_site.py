@@ -268,6 +268,38 @@ def test_a_change_draws_again(desktop):
     desktop.wait_for_function("!document.querySelector('sd-playground').hasAttribute('busy')")
 
 
+def test_it_draws_while_one_types_with_the_lora_for_few_steps(desktop, emoji):
+    def next_picture(act):
+        desktop.evaluate(
+            """() => {
+            const plain = ({detail}) => ({...detail, picture: [...detail.picture], latents: 0});
+            window.answer = new Promise((resolve) => document.querySelector("sd-playground").addEventListener(
+                "drawn", (event) => resolve(plain(event)), {once: true}));
+            }"""
+        )
+        act()
+        return desktop.evaluate("window.answer")
+
+    box, prompt = desktop.get_by_label("Draw while I type"), desktop.get_by_label("Prompt", exact=True)
+    draw(desktop, CASES["the first"])
+    fast = sdlearn.load("emoji", device="cpu", dtype="float32", lora=browser.FEW)
+    try:
+        next_picture(box.check)
+        found = next_picture(lambda: prompt.fill("an ink cat on a yellow background"))  # and nothing is pressed
+        wanted = sdlearn.text_to_image(
+            fast, "an ink cat on a yellow background", seed=7, **browser.FEW_HOW, progress=False
+        )
+        shown = np.array(found["picture"], dtype=np.uint8).reshape(emoji.height, emoji.width, 4)[..., :3]
+        assert np.abs(shown.astype(int) - np.asarray(wanted).astype(int)).mean() < 2
+        print(f"4 steps, while others work, too: {found['milliseconds'] / 1000:.2f} s")
+        assert 'sdlearn.load(lora="few-steps")' in desktop.get_by_label("The same in Python").inner_text()
+        assert desktop.get_by_label("Steps").is_disabled()
+    finally:
+        box.uncheck()
+    desktop.wait_for_function("!document.querySelector('sd-playground').hasAttribute('busy')")
+    assert not desktop.get_by_label("Steps").is_disabled() and desktop.troubles == []
+
+
 # -- what one takes away -----------------------------------------------------------------------------------------------
 
 
@@ -389,8 +421,10 @@ def test_budgets(browser, address):
         first, spent = before - start, processor_seconds() - before
         total = sum(size for name, size in loaded(page) if not HEAVY.search(name))
         manifest = page.evaluate("document.querySelector('sd-playground').manifest")
-        names = ("runtime", "script", "merges", "text", "unet", "decoder")
-        wire = sum(manifest["files"][name]["bytes"] for name in names) + manifest["samplers"]["dpm++2m"]["bytes"]
+        names = ("runtime", "script", "merges", "text", "unet", "decoder", "few")
+        wire = sum(manifest["files"][name]["bytes"] for name in names) + sum(
+            manifest["samplers"][name]["bytes"] for name in ("dpm++2m", "lcm")
+        )
         assert wire < 20e6
         assert total < 2.5e6
         clock = [one["milliseconds"] / 1000 for one in (found, again)]

@@ -391,7 +391,7 @@ class Playground extends HTMLElement {
 
   /** Let the browser keep what it needs to draw without a connection. */
   async settle() {
-    if (this.settled) return;
+    if (this.settled || this.hasAttribute("asleep")) return; // a lesson needs its site anyway
     this.settled = true;
     const {files, samplers} = this.manifest, here = location.href.split("#")[0];
     const model = [...Object.values(files), ...Object.values(samplers)].map(({path}) => new URL(path, this.base).href);

@@ -22,6 +22,7 @@ BADGE = (
     "(https://colab.research.google.com/github/sdlearn/sdlearn/blob/main/notebooks/{})"
 )
 BOOTSTRAP = """\
+# @title Set-up for Colab
 # On Colab this fetches the course's package; anywhere else it does nothing.
 import importlib.util
 import sys

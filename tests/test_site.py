@@ -527,6 +527,14 @@ def test_a_page_begins_on_the_first_screen_and_the_landing_page_with_its_toy(pag
         assert box["y"] + box["height"] < viewport["height"]
 
 
+def test_a_lesson_begins_with_its_picture(page):
+    if page.name not in {notebook.stem for notebook in book.notebooks()}:
+        return
+    page.set_viewport_size(DESKTOP)
+    box = page.locator(f".cell_output :is(img, svg, {SCRUBBERS})").first.bounding_box()
+    assert box["y"] + min(200, box["height"]) < DESKTOP["height"], "a good piece is seen before anybody scrolls"
+
+
 def test_links_lead_to_pages_of_the_site_and_buttons_to_the_notebook(page, address, site):
     links = {unquote(link) for link in page.locator("a").evaluate_all("nodes => nodes.map(n => n.href)")}
     inside = {link.removeprefix(address).split("#")[0].split("?")[0] for link in links if link.startswith(address)}

@@ -41,7 +41,9 @@ FOLDED = {
     "proof": ("hide-input", "Show the proof", "Hide the proof"),
     "solution": ("hide-cell", "Show a solution", "Hide the solution"),
     "setup": ("hide-cell", "Set-up for Colab", "Set-up for Colab"),
+    "imports": ("hide-cell", "Imports and the model", "Imports and the model"),  # see `for_site`
 }
+OPENING = 20  # lines of code that the first picture may stand under
 WIDGET = "application/vnd.jupyter.widget-view+json"
 EXPLORER = '<div id="explorer-'  # of show.widgets, which needs a kernel
 LIVE = re.compile(r'<div id="explorer-\w+" data-live="([^"]*)">')
@@ -201,6 +203,9 @@ def for_site(notebook: dict, live: bool = False) -> dict:
 
     live: whether the site has what it takes to draw, so that explorers do.
     """
+    opening = [cell for cell in notebook["cells"][:4] if cell["cell_type"] == "code" and not tags(cell)]
+    if sum(len("".join(cell["source"]).splitlines()) for cell in opening) > OPENING:
+        opening[0]["metadata"]["tags"] = ["imports"]
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":  # the book has a Colab button of its own
             cell["source"] = BADGE.sub("", "".join(cell["source"]))

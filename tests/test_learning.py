@@ -9,7 +9,7 @@ import torch
 from reference import relative_error
 
 import sdlearn
-from sdlearn import NoiseSchedule, figures
+from sdlearn import NoiseSchedule, figures, widgets
 from sdlearn.exercises import training as lesson
 from sdlearn.show import shapes
 from sdlearn.training import distil, lora
@@ -199,6 +199,14 @@ def test_the_same_seed_learns_the_same(random_folder):
             pass
         ends.append([numbers for numbers in sd.unet.parameters() if numbers.requires_grad])
     assert all(map(torch.equal, *ends))
+
+
+def test_the_site_does_not_draw_with_the_shipped_model_what_a_taught_one_draws():
+    sd = sdlearn.load("emoji", device="cpu", dtype="float32")
+    run = {"num_inference_steps": 1}
+    assert widgets.prompt_explorer(sd, "a blorp", **run).live is not None
+    lora.adapt(sd)
+    assert widgets.prompt_explorer(sd, "a blorp", **run).live is None
 
 
 def test_half_precision_is_refused(random_folder):

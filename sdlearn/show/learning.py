@@ -24,7 +24,7 @@ def planes(panels: Mapping, *, behind=None, notes=None, colours=None, columns: i
     columns = columns or min(count, 4)
     rows = -(-count // columns)
     side = WIDTH / columns
-    fig, axes = paper.chart(WIDTH, (side + 0.2 + 0.25 * bool(notes)) * rows + 0.4 * bool(title), rows, columns)
+    fig, axes = paper.chart(WIDTH, (side + 0.25 + 0.4 * bool(notes)) * rows + 0.4 * bool(title), rows, columns)
     axes = np.ravel(axes)
     for k, (ax, (name, points)) in enumerate(zip(axes, panels.items(), strict=False)):
         x = paper.numbers(points, name)
@@ -39,9 +39,10 @@ def planes(panels: Mapping, *, behind=None, notes=None, colours=None, columns: i
         ax.grid(False)
         for spine in ax.spines.values():
             spine.set(visible=True, color=PALE)
-        ax.set_title(paper.wrap(name, 10.5, side * DPI - 20 * PT), fontsize=10.5, parse_math=False)
+        room = side * DPI - 20 * PT  # and large letters: as a scrubber's frame it is shown smaller than a figure
+        ax.set_title(paper.wrap(name, 13, room), fontsize=13, parse_math=False)
         if notes is not None:
-            ax.set_xlabel(paper.wrap(notes[k], 10, side * DPI - 20 * PT), parse_math=False, fontsize=10)
+            ax.set_xlabel(paper.wrap(notes[k], 12.5, room), parse_math=False, fontsize=12.5)
     for ax in axes[count:]:
         ax.remove()
     said = [f"{name} ({notes[k]})" if notes is not None else str(name) for k, name in enumerate(panels)]

@@ -141,12 +141,13 @@ class Explorer:
 
 
 def _live(sd: StableDiffusion, element: str, asleep: str, given: dict, shows: str | None = None) -> dict | None:
-    """What the site puts in an explorer's place. It draws with the course's own model alone: None for another.
+    """What the site puts in an explorer's place. It draws with the course's own model as it is shipped: None for
+    another, or for one with a LoRA beside it.
 
     element: "sd-playground" or "sd-trip". asleep: the words of the button that wakes it. given, shows: as page.mjs and
     trip.mjs say.
     """
-    if sd.name != checkpoints.DEFAULT:
+    if sd.name != checkpoints.DEFAULT or getattr(sd.unet, "peft_config", None):
         return None
     shown = {} if shows is None else {"shows": shows}
     return {"element": element, "asleep": asleep, "given": json.dumps(given), **shown}

@@ -151,5 +151,10 @@ def test_a_rehearsal_says_what_stops_it_and_which_plans_there_are(monkeypatch, c
     parts[0]["exercises"] = ["step"]  # its solution is run, and stops
     assert main(["course", "--rehearse", "Sh"]) == 1
     assert "stopped: NameError: name 'y' is not defined" in capsys.readouterr().out
+    parts[0]["exercises"] = []
+    cells[-1]["source"] = "import os\nprint('last words', flush=True)\nos._exit(1)"
+    assert main(["course", "--rehearse", "Short"]) == 1
+    whole, broken = capsys.readouterr().out.splitlines()
+    assert "stopped" not in whole and "sections 2: " in broken and "stopped: DeadKernelError" in broken
     assert main(["course", "--rehearse", "Long"]) == 1
     assert "there are: Short." in capsys.readouterr().err

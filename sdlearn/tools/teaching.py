@@ -161,6 +161,7 @@ def run(plan: Mapping) -> Iterator[tuple[dict, list[dict]]]:
     """
     import nbformat
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     for name in dict.fromkeys(part["notebook"] for part in plan["part"] if "notebook" in part):
         whole, chosen = read(name), []
@@ -176,7 +177,13 @@ def run(plan: Mapping) -> Iterator[tuple[dict, list[dict]]]:
         notebook = nbformat.reads(json.dumps({**whole, "cells": chosen}), as_version=4)
         with tempfile.TemporaryDirectory() as work:
             client = NotebookClient(notebook, timeout=600, allow_errors=True, resources={"metadata": {"path": work}})
-            client.execute()
+            try:
+                client.execute()
+            except (CellTimeoutError, DeadKernelError) as error:  # what came before it is told all the same
+                code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+                reached = [cell for cell in code if cell["metadata"].get("execution")] or code[:1]
+                said = {"ename": type(error).__name__, "evalue": str(error).splitlines()[0], "traceback": []}
+                reached[-1]["outputs"].append(nbformat.v4.new_output("error", **said))
         for number, part in enumerate(parts):
             yield part, [cell for cell in notebook["cells"] if cell["metadata"]["part"] == number]
 

@@ -824,6 +824,15 @@ def test_before_a_class_one_screen_one_word_and_a_file(prepared, tmp_path, capsy
     assert set(report) == {"code", "sdlearn", "python", "system", "cores", "memory", "findings"}
 
 
+def test_before_a_class_this_machine_draws_and_starts_a_kernel(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor.webbrowser, "get", lambda: type("Browser", (), {"name": "firefox"})())
+    assert main(["doctor", "--class"]) == 0
+    (file,) = tmp_path.iterdir()
+    times = {f["name"]: f["seconds"] for f in json.loads(file.read_text())["findings"]}
+    assert times["Shipped model"] > 0 and times["Notebook"] > 0
+
+
 def test_the_file_for_the_teacher_says_nothing_of_its_owner(prepared, tmp_path, monkeypatch):
     home = Path.home()
     secret = doctor.Finding("SDLEARN_MODEL", False, f"There is no model in {home / 'ann'}", f"look in {home}.")

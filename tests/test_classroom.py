@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from sdlearn.exercises import forward_noising
-from sdlearn.tools import book, classroom
+from sdlearn.tools import book, classroom, teaching
 from sdlearn.tools.cli import main
 
 STUB = "def add_noise(x0, noise, alpha_bar):\n    ...\n\nadd_noise = exercise.add_noise.check(add_noise)"
@@ -47,6 +47,8 @@ def test_teachers_get_open_solutions_and_what_a_class_gets_wrong():
     one = forward_noising.add_noise
     assert f"{one.minutes} minutes of exercises in all" in plan and one.trains in plan
     assert one.hint in note
+    (asked,) = [part for part in teaching.plans()[0]["part"] if part.get("notebook") == "01_forward_noising"]
+    assert f"- After section 1: {asked['ask']} *{asked['answer']}*" in plan
     for sentence, _ in one.mistakes:
         assert sentence[1:] in note
     place = [cell["source"] for cell in given["cells"]].index(note)
@@ -72,6 +74,7 @@ def test_versions_are_laid_out_in_folders_of_their_own(tmp_path, monkeypatch):
     packed.mkdir()
     (packed / "00_quickstart.ipynb").write_text(json.dumps(lesson()))
     (packed / "map.png").write_bytes(b"png")
+    (packed / "_plans.toml").write_text("plan = []")
     monkeypatch.setattr(course, "PACKED", packed)
     for version in classroom.VERSIONS:
         course.lay_out(packed, tmp_path / version, version)

@@ -54,7 +54,7 @@ def student(notebook: dict) -> dict:
 
 
 def teacher(notebook: dict) -> dict:
-    """With the solutions open, and after each exercise what a teacher wants to know of it."""
+    """With the solutions open, after each exercise what a teacher wants to know of it, and questions to ask a class."""
     notebook = copy.deepcopy(notebook)
     module, cells, asked = module_of(notebook), [], []
     for cell in notebook["cells"]:
@@ -68,9 +68,23 @@ def teacher(notebook: dict) -> dict:
         lines = [f"| {one.name} | {one.minutes} | {one.difficulty} | {one.trains} |" for one in asked]
         table = ["| Exercise | Minutes | Difficulty | It trains |", "|---|---:|---|---|", *lines]
         total = f"{sum(one.minutes for one in asked)} minutes of exercises in all."
-        cells.insert(1, _note("for-the-teacher", "\n".join(["**For the teacher.**", "", *table, "", total])))
+        lines = ["**For the teacher.**", "", *table, "", total, *_questions(module)]
+        cells.insert(1, _note("for-the-teacher", "\n".join(lines)))
     notebook["cells"] = cells
     return notebook
+
+
+def _questions(module: str) -> list[str]:
+    """What the plans of the page "For teachers" ask a class at this notebook, with the answers, in Markdown."""
+    from . import teaching
+
+    parts = [part for plan in teaching.plans() for part in plan["part"] if "ask" in part and "notebook" in part]
+    here = [part for part in parts if re.sub(r"^\d+_", "", part["notebook"]) == module]
+    asked = {}  # a question that two plans ask stands once
+    for part in sorted(here, key=lambda part: part.get("sections", [99])[-1]):
+        where = f"After section {part['sections'][-1]}" if "sections" in part else "At the end"
+        asked.setdefault(part["ask"], f"- {where}: {part['ask']} *{part['answer']}*")
+    return ["", "Questions to ask:", "", *asked.values()] if asked else []
 
 
 def mistakes(one: Exercise) -> list[str]:

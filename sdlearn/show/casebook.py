@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from .paper import something
-from .predict import Question, marked
+from .predict import Question, Shown, marked
 
 _STYLE = Path(__file__).with_suffix(".css")
 _PLAIN = "tex2jax_ignore mathjax_ignore"
@@ -72,21 +72,7 @@ class Case:
         return f"Case {self.number}: {self.complaint}\n{self.question!r}"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Gallery:
-    """What `gallery` returns; a notebook shows it by itself. alt: the same in words."""
-
-    alt: str
-    html: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __repr__(self) -> str:
-        return self.alt
-
-
-def gallery(cases: Iterable[Case], right: Image.Image) -> Gallery:
+def gallery(cases: Iterable[Case], right: Image.Image) -> Shown:
     """All broken pictures on one sheet, after a right one; a click on one tells its cause, and leads to its case."""
     cases = list(cases)
     something(cases, "case")
@@ -104,7 +90,7 @@ def gallery(cases: Iterable[Case], right: Image.Image) -> Gallery:
         f'<div class="sdlearn-gallery {_PLAIN}" role="group" aria-label="Broken pictures" '
         f'data-lm-suppress-shortcuts="true">{_style()}{"".join(tiles)}</div>'
     )
-    return Gallery(alt, html)
+    return Shown(alt, html)
 
 
 _SIGNS = {"-": "minus", "+": "plus"}

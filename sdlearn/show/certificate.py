@@ -7,30 +7,16 @@ The picture in it is the file itself, byte by byte, so whoever saves it keeps th
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from ..pictures import read_settings
+from .predict import Shown
 
 _STYLE = Path(__file__).with_suffix(".css")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Certificate:
-    """What `certificate` returns; a notebook shows it by itself. alt: the same in words."""
-
-    alt: str
-    html: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __repr__(self) -> str:
-        return self.alt
-
-
-def certificate(path: str | Path, checks: Mapping[str, bool]) -> Certificate:
+def certificate(path: str | Path, checks: Mapping[str, bool]) -> Shown:
     """A PNG by `save_image` with its settings, and what was checked: name -> whether it was passed.
 
     Raises ValueError for a picture without settings.
@@ -53,4 +39,4 @@ def certificate(path: str | Path, checks: Mapping[str, bool]) -> Certificate:
         f'<p class="small">{escape(how)}</p><p>{passed}</p><ul>{lines}</ul>'
         f'<a href="{file}" download="{escape(path.name)}">Keep the picture</a></div></div>'
     )
-    return Certificate(f"“{prompt}”: {how}. {passed}.", html)
+    return Shown(f"“{prompt}”: {how}. {passed}.", html)

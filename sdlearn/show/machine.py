@@ -11,11 +11,11 @@ import itertools
 import random
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from ..model import StableDiffusion, check_model
+from .predict import Shown
 
 STATIONS = {  # id: (the notebook that opens it, what it is)
     "machine": ("00", "the whole machine"),
@@ -34,21 +34,7 @@ WIDTH, HEIGHT = 800, 578
 _STYLE = Path(__file__).with_suffix(".css")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Machine:
-    """What `machine` returns; a notebook shows it by itself. alt: the drawing in words."""
-
-    alt: str
-    html: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __repr__(self) -> str:
-        return self.alt
-
-
-def machine(sd: StableDiffusion, here: str | None = None, *, links: Mapping[str, str] | None = None) -> Machine:
+def machine(sd: StableDiffusion, here: str | None = None, *, links: Mapping[str, str] | None = None) -> Shown:
     """A map of the machine, from words, a seed or a picture to a picture, with the shapes of this model's tensors.
 
     here: the station to mark "you are here": "machine" (the whole), "noise", "scheduler", "text", "autoencoder",
@@ -142,7 +128,7 @@ def machine(sd: StableDiffusion, here: str | None = None, *, links: Mapping[str,
         'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" markerUnits="userSpaceOnUse" '
         'orient="auto"><path class="shade" d="M0 0 L8 4 L0 8 Z"/></marker></defs>\n'
     )
-    return Machine(alt, html + "\n".join(parts) + "\n</svg></div>")
+    return Shown(alt, html + "\n".join(parts) + "\n</svg></div>")
 
 
 def _box(kind: str, x: float, y: float, width: float, height: float, radius: float = 10) -> str:

@@ -24,20 +24,26 @@ _STYLE = Path(__file__).with_suffix(".css")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Question:
-    """What `predict` returns; a notebook shows it by itself. answers: answer -> what is said of it."""
+class Shown:
+    """A piece of a page that a notebook shows by itself. alt: the same in words."""
 
-    question: str
-    answers: dict[str, str]
-    right: str
+    alt: str
     html: str
 
     def _repr_html_(self) -> str:
         return self.html
 
     def __repr__(self) -> str:
-        """The question without its answer, which waits in `.right`."""
-        return "\n".join([f"Predict, then run: {self.question}", *(f"  ( ) {answer}" for answer in self.answers)])
+        return self.alt
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Question(Shown):
+    """What `predict` returns. alt: the question without its answer. answers: answer -> what is said of it."""
+
+    question: str
+    answers: dict[str, str]
+    right: str
 
 
 def predict(question: str, answers: Mapping[str, str], right: str) -> Question:
@@ -64,7 +70,8 @@ def predict(question: str, answers: Mapping[str, str], right: str) -> Question:
         f'data-lm-suppress-shortcuts="true"><style>{_STYLE.read_text(encoding="utf-8")}</style>'
         f'<p class="kind">Predict, then run</p><p class="asked" id="{name}">{marked(question)}</p>'
     )
-    return Question(question, dict(answers), right, html + "".join(choices) + "</div>")
+    alt = "\n".join([f"Predict, then run: {question}", *(f"  ( ) {answer}" for answer in answers)])
+    return Question(alt, html + "".join(choices) + "</div>", question, dict(answers), right)
 
 
 def marked(text: str) -> str:

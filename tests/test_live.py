@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -68,7 +69,8 @@ def site(emoji, photograph, tmp_path_factory):
     cells = [code(f"cell_{k}", output) for k, output in enumerate(shown)]
     text = nb.new_markdown_cell("# A lesson\n\nIt is about $x_0$, and what stands here is its description of itself.")
     lesson = nb.new_notebook(metadata=PYTHON, cells=[text, *cells])
-    (source / "lesson.ipynb").write_text(nb.writes(book.for_site(nb.from_dict(lesson), True)), encoding="utf-8")
+    shown = book.for_site(json.loads(json.dumps(lesson)), True)
+    (source / "lesson.ipynb").write_text(json.dumps(shown), encoding="utf-8")
     (source / "concepts.md").write_text(
         "# Concepts\n\nClassifier-free guidance (CFG) and $\\sigma_t$. The scaling factor is 0.18215 there.\n"
     )
@@ -122,7 +124,8 @@ def heard(page, element, event, act, count=1):
         [element, event, count],
     )
     act()
-    return page.evaluate("window.heard")
+    late = "new Promise((_, fail) => setTimeout(() => fail(new Error('nothing was heard')), 300_000))"
+    return page.evaluate(f"Promise.race([window.heard, {late}])")
 
 
 def same(shown, picture, most=1):
@@ -167,7 +170,7 @@ def test_with_reduced_motion_and_without_scripts_the_picture_is_there_at_once(br
 
 def test_it_draws_the_readers_words_from_every_seed_and_fetches_nothing_before(front, emoji):
     assert not [name for name, _ in loaded(front) if HEAVY.search(name)]
-    prompt = front.get_by_label("Prompt")
+    prompt = front.get_by_label("Prompt", exact=True)
     assert prompt.input_value() == landing.PROMPT
     prompt.fill("an ink cat on a yellow background")
     found = heard(front, "sd-toy", "drawn", lambda: prompt.press("Enter"), len(SEEDS))
@@ -187,8 +190,10 @@ def test_it_draws_the_readers_words_from_every_seed_and_fetches_nothing_before(f
 def test_a_picture_of_the_sheet_is_a_prompt_to_take(front):
     before = front.locator(".sheet button").evaluate_all("nodes => nodes.map(n => n.ariaLabel)")
     assert before == book.cover_prompts()
-    found = heard(front, "sd-toy", "drawn", lambda: front.get_by_role("button", name=before[1]).press("Enter"))
-    assert front.get_by_label("Prompt").input_value() == before[1] and found[0]["seed"] == 5
+    front.get_by_role("button", name=before[1]).press("Enter")
+    assert front.get_by_label("Prompt", exact=True).input_value() == before[1]
+    (found,) = heard(front, "sd-toy", "drawn", front.get_by_role("button", name="Draw", exact=True).click)
+    assert found["seed"] == 5, "the first is the sheet's own"
 
 
 def test_every_lesson_has_a_card_with_its_own_moving_picture_and_the_map_leads_there(front, site):
@@ -245,7 +250,8 @@ def test_explorers_keep_their_scrubber_until_they_are_woken_and_say_so_without_s
     assert not [name for name, _ in loaded(lesson) if HEAVY.search(name) or name.endswith("model.json")]
     with browser.new_context(java_script_enabled=False) as context, context.new_page() as page:
         page.goto(f"{address}lesson.html")
-        assert page.get_by_text("takes JavaScript, which is off").count() == 5
+        told = page.locator("noscript p", has_text="takes JavaScript, which is off")
+        assert told.count() == 5 and told.first.is_visible()
         assert page.locator("sd-trip img").first.is_visible()
     with browser.new_context() as context:
         context.add_init_script("delete window.DecompressionStream")

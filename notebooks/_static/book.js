@@ -78,5 +78,6 @@ const search = () => {
   };
 };
 
-addEventListener("DOMContentLoaded", () => { proofs(); contents(); search(); });
+document.addEventListener("DOMContentLoaded", search);  // at the document, where the search itself listens after it
+addEventListener("DOMContentLoaded", () => { proofs(); contents(); });
 })();

@@ -152,7 +152,7 @@ const build = (host) => {
   };
   const across = comparing ? 1 : images.length;
   const width = Math.max(across * (data.shown + 8) - 8, 288) + 26;  // and the padding and border of the card
-  const card = make("figure", {class: "card", style: `width: ${plane ? width + 270 : width}px`}, stage, label);
+  const card = make("figure", {class: "card", style: `width: ${plane ? width + 330 : width}px`}, stage, label);
   if (plane) {
     pad.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
     pad.append(...data.labels.map(() => make("span")));
@@ -162,8 +162,7 @@ const build = (host) => {
     stage.replaceWith(beside);
     beside.append(stage, make("div", {class: "field"}, axis("down", data.axes[1], data.down), pad,
       axis("across", data.axes[0], data.across)));
-    if (onSite) label.append(link);
-    label.style.gridTemplateColumns = onSite ? "1fr auto" : "";
+    if (onSite) card.append(make("div", {class: "bar", style: "justify-content: center"}, link));
   } else if (last > 0) card.append(make("div", {class: "bar"}, ...(comparing ? [] : [play]), slider,
     ...(comparing || !onSite ? [] : [link])));
   if (data.caption) card.append(make("figcaption", {}, data.caption));

@@ -106,7 +106,9 @@ def prompts(cover: Path, texts: list[str], seed: int, folder: Path) -> str:
     """The cover's pictures, each a button that puts its prompt into the toy."""
     with Image.open(cover) as image:
         columns, rows = 8, -(-len(texts) // 8)
-        image.convert("RGB").save(folder / "cover.webp", quality=QUALITY + 10, method=6)
+        sheet = image.convert("RGB")
+        sheet.save(folder / "cover.webp", quality=QUALITY + 10, method=6)
+        shared(sheet, folder / "cover.jpg")  # for the pages that have no picture of their own
     buttons = []
     for k, text in enumerate(texts):
         x, y = 100 * (k % columns) / (columns - 1), 100 * (k // columns) / max(1, rows - 1)

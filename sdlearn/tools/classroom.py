@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 from ..exercises import RECORD, Exercise
+from .book import tags
 
 GRADES = "grades.csv"
 COLUMNS = ("file", "exercise", "result", "said")
@@ -25,10 +26,6 @@ STUB = re.compile(r"^\s*\.\.\.\s*(#.*)?$", re.MULTILINE)  # what stands where an
 
 def source(cell: dict) -> str:
     return "".join(cell["source"])
-
-
-def tags(cell: dict) -> list[str]:
-    return cell["metadata"].get("tags", [])
 
 
 def exercises(cell: dict, module: str | None) -> list[tuple[str, Exercise]]:
@@ -59,7 +56,7 @@ def teacher(notebook: dict) -> dict:
     module, cells, asked = module_of(notebook), [], []
     for cell in notebook["cells"]:
         if "solution" in tags(cell):
-            cell["metadata"] = {"tags": tags(cell)}  # not folded
+            cell["metadata"] = {"tags": cell["metadata"]["tags"]}  # not folded
         cells.append(cell)
         for name, one in exercises(cell, module):
             asked.append(one)

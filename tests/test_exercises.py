@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from itertools import pairwise
 
 import pytest
@@ -41,7 +42,23 @@ def test_each_mistake_is_named(one, emoji):
     sentences = [sentence for sentence, _ in one.mistakes]
     assert len(set(sentences)) == len(sentences)
     for sentence, wrong in one.mistakes:
-        assert one.judge(wrong, *context(one, emoji)) == (False, sentence)
+        right, said = one.judge(wrong, *context(one, emoji))
+        assert right is False and said.startswith(sentence)
+        assert re.fullmatch(r"|( Here it costs up to \d+ of 255 grey levels\.)", said.removeprefix(sentence))
+
+
+@pytest.mark.parametrize("module", ["guided_unet_loop", "img2img", "final"])
+def test_a_mistake_in_the_machine_is_told_with_its_cost(module, emoji):
+    told, silent = {}, []
+    for one in all_of(importlib.import_module(f"sdlearn.exercises.{module}")):
+        for sentence, wrong in one.mistakes if one.picture or one.machine else ():
+            said = one.judge(wrong, *context(one, emoji))[1].removeprefix(sentence)
+            if cost := re.search(r"costs up to (\d+)", said):
+                told[sentence] = int(cost[1])
+            else:
+                silent.append(sentence)
+    assert len(told) > 10 and len(silent) <= 3, silent
+    assert max(told.values()) > 200 and 0 < min(told.values()) < 60, "some ruin the picture, some are hardly seen"
 
 
 @every_exercise
@@ -118,7 +135,7 @@ def test_a_right_answer_is_gone_on_with_and_a_wrong_one_is_not(capsys):
 def test_what_is_wrong_is_said(attempt, words):
     right, said = double.judge(attempt)
     assert right is False
-    assert pytest.importorskip("re").search(words, said)
+    assert re.search(words, said)
 
 
 def test_an_error_names_the_readers_own_line():

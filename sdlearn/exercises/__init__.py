@@ -46,7 +46,9 @@ class Exercise:
     minutes: to think and write. difficulty: 1 to 3. trains: what one can do afterwards. hint: for one who is stuck.
     tolerance: the largest difference from the right answer that counts as rounding, relative to its largest value.
     picture: for answers that are latents or pictures: a function (answer, *context) → pictures in [-1, 1], so that
-    differences are told in grey levels.
+    differences are told in grey levels, and with a mistake what it costs.
+    machine: for answers that are parts of a machine: a function (part, *context) → the pictures that the machine draws
+    with this part in its place, so that a mistake is told with what it costs.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Exercise:
         hint: str,
         tolerance: float = 1e-3,
         picture: Callable | None = None,
+        machine: Callable | None = None,
     ):
         self.answer, self.name, self.minutes, self.difficulty = (
             answer,
@@ -66,7 +69,7 @@ class Exercise:
             minutes,
             DIFFICULTIES[difficulty],
         )
-        self.trains, self.hint, self.tolerance, self.picture = trains, hint, tolerance, picture
+        self.trains, self.hint, self.tolerance, self.picture, self.machine = trains, hint, tolerance, picture, machine
         self.inputs: Callable[..., Iterable[tuple]] = lambda *context: [()]
         self.mistakes: list[tuple[str, Callable]] = []
 
@@ -132,8 +135,22 @@ class Exercise:
             except Exception:  # a mistake that cannot even be made on these inputs was not made
                 same = False
             if same:
-                return sentence
+                return sentence + self._cost(wrong, got, arguments, *context)
         return f"{problem} {_told(self.answer, arguments)}"
+
+    def _cost(self, wrong: Callable, got, arguments: tuple, *context) -> str:
+        """What a mistake costs in grey levels, as a sentence to add; empty where no picture is drawn."""
+        if self.machine:
+            shown = [self.machine(part, *context) for part in (wrong, self.answer)]
+        elif self.picture:
+            answers = _tensor(got), _tensor(self.answer(*_copies(arguments)))
+            if answers[0].shape != answers[1].shape:
+                return ""
+            shown = [self.picture(x.float(), *context) for x in answers]
+        else:
+            return ""
+        levels = _grey_levels(*shown)
+        return f" Here it costs up to {levels:.0f} of 255 grey levels." if levels < 256 else ""
 
     def _differs(self, got, expected, *context) -> str | None:
         """What differs between an answer and the right one, in a sentence; None if nothing does."""
@@ -151,8 +168,7 @@ class Exercise:
         if apart <= self.tolerance * max(1.0, expected.abs().max().item() if expected.numel() else 1.0):
             return None
         if self.picture:
-            shown = [self.picture(x.float(), *context).clamp(-1, 1) for x in (got, expected)]
-            levels = 127.5 * (shown[0] - shown[1]).abs().max().item()
+            levels = _grey_levels(*(self.picture(x.float(), *context) for x in (got, expected)))
             return f"its picture is up to {levels:.0f} of 255 grey levels away from the right one."
         return f"it is up to {apart:.3g} away from the right answer."
 
@@ -189,6 +205,11 @@ def _tensor(value) -> torch.Tensor:
     if isinstance(value, (tuple, list)) and any(torch.is_tensor(part) for part in value):
         return torch.cat([_tensor(part).flatten() for part in value])
     return torch.as_tensor(value, dtype=torch.float64)
+
+
+def _grey_levels(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference of two pictures in [-1, 1], of 255 grey levels; nan where one has no numbers."""
+    return 127.5 * (a.clamp(-1, 1) - b.clamp(-1, 1)).abs().max().item()
 
 
 def _copies(arguments: tuple) -> tuple:

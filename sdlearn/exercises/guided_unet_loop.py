@@ -129,13 +129,14 @@ def _(seed, shape):
 @exercise(
     minutes=3, difficulty=1, trains="classifier-free guidance",
     hint="At scale 0 the answer is uncond, at scale 1 it is cond. What has to be added to uncond, and how many times?",
+    machine=lambda part, sd: brief_picture(sd, guide=part),
 )  # fmt: skip
 def guide(uncond, cond, scale):
     return uncond + scale * (cond - uncond)
 
 
 @guide.given
-def _():
+def _(sd):
     chance = torch.Generator().manual_seed(0)
     for scale in (4.0, 1.0, 0.0):
         yield *torch.randn(2, 1, 4, 3, 3, generator=chance), scale
@@ -168,7 +169,7 @@ def _(uncond, cond, scale):
     minutes=6, difficulty=2, trains="the list of timesteps and noise levels that decides which picture you get",
     hint="[k * stride + steps_offset for k in reversed(range(n))] are the timesteps. Then a list of their alpha_bar "
     "with final_alpha_bar at its end, and zip(timesteps, levels, levels[1:]).",
-    tolerance=1e-8,
+    tolerance=1e-8, machine=lambda part, sd: brief_picture(sd, plan=part),
 )  # fmt: skip
 def plan(schedule, n):
     stride = schedule.num_train_timesteps // n
@@ -231,6 +232,7 @@ def _(schedule, n):
 @exercise(
     minutes=6, difficulty=2, trains="DDIM, the step from one noise level to the next",
     hint="Solve x = sqrt(now) x0 + sqrt(1 - now) eps for x0. Then write the same formula with `after`.",
+    machine=lambda part, sd: brief_picture(sd, ddim_step=part),
 )  # fmt: skip
 def ddim_step(x, eps, now, after):
     x0 = (x - (1 - now) ** 0.5 * eps) / now**0.5
@@ -238,7 +240,7 @@ def ddim_step(x, eps, now, after):
 
 
 @ddim_step.given
-def _():
+def _(sd):
     chance = torch.Generator().manual_seed(1)
     for now, after in ((0.4, 0.7), (0.1, 0.2), (0.9, 1.0)):
         yield *torch.randn(2, 1, 4, 3, 3, generator=chance), now, after
@@ -416,3 +418,8 @@ def draw(sd, prompt: str, seed: int, num_inference_steps: int, guidance_scale: f
     inner = {name: parts[name] for name in ("guide", "ddim_step") if name in parts}
     latents = parts.get("guided_loop", guided_loop.answer)(sd, noise, *states, rows, guidance_scale, **inner)
     return parts.get("decode", decode.answer)(sd, latents)
+
+
+def brief_picture(sd, **parts: Callable) -> Tensor:
+    """What the machine draws in a check, with these parts in the place of its own."""
+    return draw(sd, PROMPT, SEED, BRIEF, 4.0, **parts)

@@ -607,7 +607,7 @@ def test_page_is_light_until_something_is_pressed_and_little_blocks_its_paint(pa
     total = sum(size for _, size, _ in sizes)
     print(f"{page.name}: {total / 1e6:.2f} MB, first paint after {painted:.0f} ms")
     assert total < 2.5e6, sorted(sizes, key=lambda one: -one[1])[:5]
-    assert sum(size for name, size, how in sizes if how == "blocking" or name.endswith(".html")) < 1.25e6
+    assert sum(size for _, size, how in sizes if how == "blocking") < 0.75e6
     assert not [name for name, *_ in sizes if re.search("fontawesome.js|/mathjax/", name)]
 
 

@@ -146,6 +146,8 @@ def bundle(folder: str | Path, platforms: Sequence[str] = (), torch: str | None 
                     shutil.copy(file, folder / "wheels")
                 else:
                     file.replace(folder / "wheels" / file.name)
+    if any(name.startswith("nvidia-") for name, _, _ in _wheels(folder / "wheels")):
+        print("With them came PyTorch for CUDA, some GB that a class without GPUs can spare; --torch names another.")
     for version in ("student", "teacher"):
         course.lay_out(course.notebooks(), folder / "notebooks" / version, version)
     for name, built in (("site", book.SITE), ("slides", book.BUILD / "slides")):

@@ -349,6 +349,8 @@ def test_a_plane_is_dragged_both_ways_and_moved_with_the_keys(desk, address):
         page.keyboard.press("ArrowUp")
         assert pad.get_attribute("aria-valuetext") == "guidance 1, steps 10", "it ends at its edge"
         for target in (pad, image):
+            target.scroll_into_view_if_needed()
+            page.wait_for_timeout(500)  # the theme scrolls smoothly
             box = target.bounding_box()
             page.mouse.move(box["x"] + 5, box["y"] + 5)
             page.mouse.down()

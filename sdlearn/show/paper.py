@@ -80,8 +80,8 @@ class Picture(Figure):
         drawing = re.sub(r"\b(fill|stroke): #([0-9a-f]{6})", r"\1: var(--ink-\2, #\2)", drawing)
         drawing = drawing.replace('<style type="text/css">*', f"<style>#{own} *")  # not the whole page
         width, box = round(96 * self.get_figwidth()), re.search(r'viewBox="[^"]+"', drawing)[0]
-        head = f'<svg id="{own}" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box} role="img" '
-        head += f'aria-label="{escape(self.alt)}" width="{width}" style="max-width:100%;height:auto;'
+        head = f'<svg id="{own}" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box} '
+        head += f'role="img" aria-label="{escape(self.alt)}" width="{width}" style="max-width:100%;height:auto;'
         head += 'fill:var(--ink-000000, #000000)">'  # what is black says nothing of its fill
         return head + drawing[re.search("<svg.*?>", drawing).end() :]
 

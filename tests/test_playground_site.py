@@ -293,11 +293,11 @@ def test_it_draws_while_one_types_with_the_lora_for_few_steps(desktop, emoji):
         assert np.abs(shown.astype(int) - np.asarray(wanted).astype(int)).mean() < 2
         print(f"4 steps, while others work, too: {found['milliseconds'] / 1000:.2f} s")
         assert 'sdlearn.load(lora="few-steps")' in desktop.get_by_label("The same in Python").inner_text()
-        assert desktop.get_by_label("Steps").is_disabled()
+        assert desktop.get_by_role("slider", name="Steps", exact=True).is_disabled()
     finally:
         box.uncheck()
     desktop.wait_for_function("!document.querySelector('sd-playground').hasAttribute('busy')")
-    assert not desktop.get_by_label("Steps").is_disabled() and desktop.troubles == []
+    assert not desktop.get_by_role("slider", name="Steps", exact=True).is_disabled() and desktop.troubles == []
 
 
 # -- what one takes away -----------------------------------------------------------------------------------------------
@@ -398,6 +398,7 @@ def test_it_draws_without_a_connection_after_the_first_visit(browser, page_alone
             page.goto(f"{address}playground.html", wait_until="networkidle")
             draw(page, CASES["heun"])
             page.wait_for_selector("sd-playground[settled]", state="attached")
+        context.new_cdp_session(page).send("Network.clearBrowserCache")  # what a browser happens to have is no promise
         context.set_offline(True)  # and the host is gone, too
         page.goto(f"{address}playground.html", wait_until="load")
         page.wait_for_function("document.querySelector('sd-playground').shadowRoot")

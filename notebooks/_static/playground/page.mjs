@@ -402,7 +402,7 @@ class Playground extends HTMLElement {
     const pages = [...new Set([here, this.base.href, script, ...modules, ...light])];
     try {
       const service = new URL("playground-service.mjs", here);
-      await navigator.serviceWorker.register(service, {scope: new URL("playground", here).pathname});
+      await navigator.serviceWorker.register(service); // for the whole site, since the worker's own script is a part of it
       if (await keep(model, pages)) this.say(`${this.status.textContent} From now on it draws without a connection, too.`);
     } catch { } // a browser that keeps nothing draws all the same
     this.setAttribute("settled", "");

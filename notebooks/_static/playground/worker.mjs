@@ -12,7 +12,7 @@ import {Generator} from "./random.mjs";
 import {mix} from "./sampler.mjs";
 import {Tokenizer} from "./tokenizer.mjs";
 
-const SHARE = 0.35; // of a run's time that may go into showing its steps; the others are shown as their rough colours
+const SHARE = 0.2; // of a run's time that may go into showing its steps; the others are shown as their rough colours
 
 let ready = null, newest = 0, shown = {draw: 0, steps: []}, seen = {picture: null, mean: null};
 const recipes = new Map();
@@ -103,7 +103,7 @@ async function run({draw: number, settings, picture, base}) {
 }
 
 async function look({look: index, draw: number, inside}) {
-  const step = shown.draw === number && shown.steps[index];
+  const step = number === newest && shown.draw === number && shown.steps[index]; // a newer picture does not wait
   if (!step?.row) return;
   const model = await (await ready).model, {without, withWords} = beliefs(step);
   const bytes = async (latents) => latents && toBytes(await model.decode(latents));
@@ -131,7 +131,7 @@ async function trip({trip: number, picture, seed, signal, noise, base}) {
 let queue = Promise.resolve();
 onmessage = ({data}) => {
   if ("trip" in data || "settings" in data) newest = data.trip ?? data.draw;
-  queue = queue.then(() => ("trip" in data ? trip : "look" in data ? look : run)(data)).catch((error) => {
+  queue = queue.then(pause).then(() => ("trip" in data ? trip : "look" in data ? look : run)(data)).catch((error) => {
     postMessage({trouble: error.message || String(error), draw: data.draw ?? data.trip});
   });
 };

@@ -1,5 +1,7 @@
 """`sdlearn doctor`: is everything here that the course needs? OK or FAIL for each, and the cure.
 
+What only real checkpoints need is a NOTE.
+
 `--class` is what a teacher asks of every machine a week before: the same and a little more, a word that says all is
 well, and a file to send back. `--class-summary FOLDER` makes one table of these files.
 """
@@ -52,8 +54,9 @@ class Finding:
     def __str__(self) -> str:
         if self.ok:
             return f"OK    {self.name}: {self.message}"
-        cure = self.cure if self.essential else f"{self.cure} (Only real checkpoints need it.)"
-        return f"FAIL  {self.name}: {self.message}\n      Cure: {cure}"
+        if self.essential:
+            return f"FAIL  {self.name}: {self.message}\n      Cure: {self.cure}"
+        return f"NOTE  {self.name}: {self.message}\n      Only real checkpoints need it. Cure: {self.cure}"
 
 
 def examine() -> int:

@@ -297,7 +297,7 @@ def test_it_draws_while_one_types_with_the_lora_for_few_steps(desktop, emoji):
     finally:
         box.uncheck()
     desktop.wait_for_function("!document.querySelector('sd-playground').hasAttribute('busy')")
-    assert not desktop.get_by_role("slider", name="Steps", exact=True).is_disabled() and desktop.troubles == []
+    assert not desktop.get_by_role("slider", name="Steps", exact=True).is_disabled()
 
 
 # -- what one takes away -----------------------------------------------------------------------------------------------

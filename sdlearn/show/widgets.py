@@ -130,7 +130,7 @@ class Explorer:
         from IPython.display import HTML, display
 
         if self.box is None:
-            return display(HTML(self.still()) if self.live else self.fallback)
+            return display(self.fallback)
         display(self.box)
         display(HTML(self.still() + self.script))
 

@@ -152,7 +152,7 @@ const build = (host) => {
   };
   const across = comparing ? 1 : images.length;
   const width = Math.max(across * (data.shown + 8) - 8, 288) + 26;  // and the padding and border of the card
-  const card = make("figure", {class: "card", style: `width: ${plane ? width + 330 : width}px`}, stage, label);
+  const card = make("figure", {class: "card", style: `width: ${plane ? width + 400 : width}px`}, stage, label);
   if (plane) {
     pad.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
     pad.append(...data.labels.map(() => make("span")));

@@ -91,6 +91,18 @@ def test_what_cannot_be_added_says_why(own, tmp_path, monkeypatch):
         load(tmp_path / "foreign.safetensors")
 
 
+def test_the_shipped_lora_is_small_and_what_diffusers_loads(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = sdlearn.model_path() / "lora" / distil.NAME
+    assert (folder / lora.FILE).stat().st_size < 1.5e6
+    assert {part.dtype for part in load_file(folder / lora.FILE).values()} == {torch.float16}
+    pipe = pipeline("", sdlearn.load("emoji", device="cpu", dtype="float32"), "lcm")
+    pipe.load_lora_weights(folder)
+    run = {"num_inference_steps": 4, "guidance_scale": 1.0, "generator": generators(3)}
+    ours = sdlearn.load("emoji", device="cpu", dtype="float32", lora=distil.NAME)
+    assert relative_error(draw(ours), pipe("a fox", output_type="latent", **run).images) < 1e-5
+
+
 # -- distillation ------------------------------------------------------------------------------------------------------
 
 
@@ -113,7 +125,7 @@ class Gaussian(torch.nn.Module):
         return type("Output", (), {"sample": eps + self.off if self.adapted else eps})
 
 
-@pytest.mark.parametrize(("off", "low", "high"), [(0.0, 0.0, 0.002), (0.1, 0.01, 10.0)])
+@pytest.mark.parametrize(("off", "low", "high"), [(0.0, 0.0, 0.004), (0.1, 0.01, 10.0)])
 def test_the_loss_is_least_where_the_student_names_the_paths_end(random_sd, off, low, high):
     sd = sdlearn.model.StableDiffusion(
         random_sd.tokenizer, random_sd.text_encoder, None, random_sd.vae, sdlearn.NoiseSchedule(), "toy", None

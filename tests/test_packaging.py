@@ -114,6 +114,8 @@ def test_wheel_carries_a_model_that_diffusers_loads(installed):
     found = run_python("import sdlearn; print(sdlearn.model_path())", PYTHONPATH=str(installed))
     assert found == str(installed / "sdlearn" / "emoji")
     assert StableDiffusionPipeline.from_pretrained(found).unet.dtype == torch.float32
+    few = run_python("import sdlearn; print(sdlearn.load(lora='few-steps').name)", PYTHONPATH=str(installed))
+    assert few == "emoji + few-steps"
 
 
 def test_wheel_carries_the_notebooks_that_the_course_command_lays_out(installed):

@@ -22,7 +22,7 @@ from ..text import encode_prompt
 from . import Exercise, exercise
 
 LORA = "few-steps"
-LCM = {"num_inference_steps": 4, "guidance_scale": 1.0, "sampler": "lcm"}
+PUBLISHED = dict.fromkeys(("sd-1.4", "sd-1.5"), "latent-consistency/lcm-lora-sdv1-5")
 
 # -- what the student is taught ----------------------------------------------------------------------------------------
 
@@ -577,15 +577,22 @@ def stray(x: Tensor) -> float:
 # -- the distilled network ---------------------------------------------------------------------------------------------
 
 
-def distilled(sd: StableDiffusion, name: str = LORA) -> StableDiffusion:
-    """A copy of the model with its LoRA for few steps; of a model that has none, a copy as it is, with a warning."""
+def distilled(sd: StableDiffusion) -> StableDiffusion:
+    """A copy of the model with a LoRA for few steps, its own or a published one; if there is none, or if it cannot be
+    had, a copy as it is, and a sentence that says so."""
     from ..hub.checkpoints import load
 
     copy = load(sd.path, device=sd.device.type, dtype=str(sd.dtype).removeprefix("torch."))
-    if name in loras(sd.path):
-        return add_lora(copy, name)
-    print(f"{sd.name!r} has no LoRA {name!r}, so the model draws as it is. `sdlearn train distil` makes one.")
-    return copy
+    name = LORA if LORA in loras(sd.path) else PUBLISHED.get(sd.name)
+    try:
+        return add_lora(copy, name) if name else _as_it_is(copy, "none is known; `sdlearn train distil` makes one")
+    except OSError as error:
+        return _as_it_is(copy, str(error))
+
+
+def _as_it_is(sd: StableDiffusion, reason: str) -> StableDiffusion:
+    print(f"{sd.name!r} is not distilled ({reason}). What follows draws with the model as it is.")
+    return sd
 
 
 def ask(sd: StableDiffusion, x: Tensor, level: Level, states: Tensor) -> Tensor:

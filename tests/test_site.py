@@ -19,6 +19,8 @@ from PIL import Image
 import sdlearn
 from sdlearn.tools import book, cli, pages
 
+needs_node = pytest.mark.skipif(not shutil.which("npm"), reason="formulas and playground take Node.js: install it")
+
 pytest.importorskip("jupyter_book", reason='the book needs its extra: pip install -e ".[test]"')
 
 PAGES = [path.stem for path in (*sorted(book.NOTEBOOKS.glob("*.md")), *book.notebooks())]
@@ -371,6 +373,7 @@ def test_icons_are_drawn_without_the_script_that_could_draw_them_too(seen):
         assert seen.evaluate("family => document.fonts.check(`900 16px ${family}`)", family)
 
 
+@needs_node
 def test_formulas_are_set_beforehand_and_their_style_is_loaded_only_where_there_are_some(desk, small, seen):
     def loaded(page):
         names = page.evaluate("performance.getEntriesByType('resource').map(r => r.name)")
@@ -384,6 +387,7 @@ def test_formulas_are_set_beforehand_and_their_style_is_loaded_only_where_there_
         assert loaded(page) == []
 
 
+@needs_node
 def test_where_katex_cannot_be_had_mathjax_sets_the_formulas(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("There is no network.")

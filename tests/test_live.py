@@ -23,6 +23,8 @@ from sdlearn.tools import book, browser, landing, playground
 pytest.importorskip("jupyter_book", reason='the book needs its extra: pip install -e ".[test]"')
 if browser.missing():
     pytest.skip(browser.missing(), allow_module_level=True)
+if not shutil.which("npm"):
+    pytest.skip("formulas and the playground take Node.js: install it", allow_module_level=True)
 
 SEEDS, STEPS = [1, 2], 3
 ROW = "| [A lesson](lesson.ipynb) | What it does | 24 | 11 |"

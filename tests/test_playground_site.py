@@ -20,6 +20,8 @@ from sdlearn.tools import book, browser, playground
 pytest.importorskip("jupyter_book", reason='the book needs its extra: pip install -e ".[test]"')
 if browser.missing():
     pytest.skip(browser.missing(), allow_module_level=True)
+if not shutil.which("npm"):
+    pytest.skip("formulas and the playground take Node.js: install it", allow_module_level=True)
 
 HEAVY = re.compile(r"\.(gz|wasm)$")
 

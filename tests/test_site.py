@@ -540,7 +540,8 @@ def test_a_lesson_begins_with_its_picture(page):
 
 
 def test_links_lead_to_pages_of_the_site_and_buttons_to_the_notebook(page, address, site):
-    links = {unquote(link) for link in page.locator("a").evaluate_all("nodes => nodes.map(n => n.href)")}
+    whole = "nodes => nodes.map(n => new URL(n.getAttribute('href') ?? '', document.baseURI).href)"  # also of an SVG
+    links = {unquote(link) for link in page.locator("a").evaluate_all(whole)}
     inside = {link.removeprefix(address).split("#")[0].split("?")[0] for link in links if link.startswith(address)}
     assert len(inside) > len(PAGES) / 2 and all((site / path).exists() for path in inside), inside
     if page.name[0].isdigit():

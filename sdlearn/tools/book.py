@@ -43,7 +43,7 @@ FOLDED = {
     "setup": ("hide-cell", "Set-up for Colab", "Set-up for Colab"),
     "imports": ("hide-cell", "Imports and the model", "Imports and the model"),  # see `for_site`
 }
-OPENING = 20  # lines of code that the first picture may stand under
+OPENING = 18  # lines of code that the first picture may stand under
 WIDGET = "application/vnd.jupyter.widget-view+json"
 EXPLORER = '<div id="explorer-'  # of show.widgets, which needs a kernel
 LIVE = re.compile(r'<div id="explorer-\w+" data-live="([^"]*)">')

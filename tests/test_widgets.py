@@ -418,8 +418,9 @@ def test_the_site_keeps_the_scrubber_and_no_widget(tmp_path, emoji):
 
     view = {"output_type": "display_data", "data": {book.WIDGET: {"model_id": "x"}, "text/plain": "VBox()"}}
     still = {"output_type": "display_data", "data": {"text/html": "<div>scrubber</div>"}}
-    cells = [{"cell_type": "code", "outputs": [view, still]}]
+    cell = {"cell_type": "code", "metadata": {}, "source": "explorer"}
+    cells = [{**cell, "outputs": [view, still]}]
     assert book.for_site({"cells": json.loads(json.dumps(cells)), "metadata": {"widgets": {}}}) == {
-        "cells": [{"cell_type": "code", "outputs": [still]}],
+        "cells": [{**cell, "outputs": [still]}],
         "metadata": {},
     }

@@ -41,6 +41,7 @@ window.MathJax = {tex: {inlineMath: [["$", "$"]], processEscapes: true}, options
 STYLE = """
 .reveal { font-size: 24px; }
 .reveal .controls { font-size: 6px; }
+.reveal .slide-number { right: auto; left: 8px; background: none; color: #595959; }  /* the arrows are at the right */
 .reveal .slides { text-align: left; }
 .reveal .slides :is(h1, h2, h3, h4) { text-transform: none; letter-spacing: 0; line-height: 1.2; margin: 0 0 14px; }
 .reveal .slides h1 { font-size: 46px; }
